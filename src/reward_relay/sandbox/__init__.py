@@ -1,0 +1,1 @@
+"""The far side in a box: the simulated vendor and platforms, and the samples they send."""
