@@ -54,7 +54,7 @@ def check_signature(
     secrets: Sequence[SecretStr],
     encoding: Literal["hex", "base64", "base64-of-hex"],
 ) -> bool:
-    """Whether `given` signs one of the bodies (the same bytes in forms the platform may have signed) with one secret."""
+    """Whether `given` signs one of `bodies` (one body, in the forms the platform may have signed) with one secret."""
     wanted, found = given.strip().encode("utf-8", "replace"), False
     for body in bodies:
         for secret in secrets:
