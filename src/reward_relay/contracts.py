@@ -5,7 +5,6 @@ Adapters import this module, `errors` and `outbound`, and nothing else of ours; 
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from reward_relay.errors import Unreadable
-from reward_relay.states import Outcome, Step
+from reward_relay.states import Outcome
 
 
 def clean_text(value: object) -> object:
@@ -273,7 +272,10 @@ ClosingResult = Closed | NothingToDo | ByHand
 
 # --- adapters --------------------------------------------------------------------------------------------
 
-WEAK_SECRETS = frozenset({"changeme", "change-me", "password", "secret", "secret123", "default", "example", "12345678"})
+
+def listed(value: object) -> object:
+    """A list given as text, as environment variables do: `a,b` is two entries."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class PartySettings(BaseModel):
@@ -289,7 +291,9 @@ class SourceSettings(PartySettings):
     """
 
     platform: str
-    secrets: list[SecretStr] = Field(default=[], description="Accepted webhook secrets, newest first.")
+    secrets: Annotated[list[SecretStr], BeforeValidator(listed)] = Field(
+        default=[], description="Accepted webhook secrets, newest first; two of them rotate without a gap."
+    )
     max_in_flight: int = Field(default=16, ge=1, le=1000, description="Calls to the platform at a time.")
 
 
@@ -393,52 +397,6 @@ class Vendor(Protocol):
             CallFailed: as for `place`.
         """
         ...
-
-
-# --- the worker's view of an order -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A claimed order. `in_doubt` is its value from before the claim: an earlier placing may have arrived."""
-
-    id: str
-    po_number: str
-    source: str
-    step: Step
-    party: str
-    reward: RewardOrder
-    plan: Plan
-    callback_url: str
-    vendor_order_id: str | None
-    vendor_status: str | None
-    ending: Ending | None
-    attempts: int
-    polls: int
-    in_doubt: bool
-    claim: str
-    probe: bool = False
-
-
-def source_party(name: str) -> str:
-    """The name under which a platform's health, slots and calls are counted."""
-    return f"source:{name}"
-
-
-def vendor_party(name: str) -> str:
-    """The same for a vendor."""
-    return f"vendor:{name}"
-
-
-MAX_WAIT_S = 86_400.0
-"""The longest a party's `Retry-After` may put an order off: a day."""
-
-
-def bounded_wait(seconds: float | None) -> float:
-    """A party's wish to wait, in seconds, made safe: nothing negative, infinite or longer than a day."""
-    if seconds is None or not math.isfinite(seconds):
-        return 0.0
-    return min(max(seconds, 0.0), MAX_WAIT_S)
 
 
 def as_number(amount: Decimal) -> int | float:

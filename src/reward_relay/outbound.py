@@ -8,6 +8,7 @@ exception underneath, never at httpx's (tests/test_outbound.py shows the differe
 
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +21,17 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from reward_relay.contracts import OutboundRequest, bounded_wait
+from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
 
 MAX_ANSWER_BYTES = 1 << 20
 KEPT_ANSWER_CHARS = 500
 INNER_ATTEMPTS = 3
 """How often one call repeats what was never sent, or a pure read."""
+
+
+MAX_WAIT_S = 86_400.0
+"""The longest a party's `Retry-After` may put an order off: a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,11 @@ def _failure_of_answer(party: str, answer: Answer) -> CallFailed | None:
         where = "; the address in the configuration is probably wrong (redirects are not followed)"
         return Rejected(f"{party} answered {status}, a redirect{where}", status=status)
     return Rejected(f"{party} answered {status}", status=status)
+
+
+def bounded_wait(seconds: float) -> float:
+    """A party's wish to wait, in seconds, made safe: nothing negative, infinite or longer than a day."""
+    return min(max(seconds, 0.0), MAX_WAIT_S) if math.isfinite(seconds) else MAX_WAIT_S
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,0 +1,87 @@
+"""Brings the database to the newest migration: one process at a time, and never waiting long for a lock."""
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from reward_relay.db.engine import Database
+from reward_relay.errors import DatabaseUnavailable
+
+ADVISORY_LOCK = 7_242_001
+LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "10min"
+CONNECT_PATIENCE_S = 30.0
+
+
+def scripts() -> Path:
+    """Where the migrations are: beside the sources, or inside the installed package."""
+    beside = Path(__file__).parents[3] / "migrations"
+    return beside if (beside / "env.py").exists() else Path(__file__).parents[1] / "_migrations"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def migrate(database: Database, revision: str = "head") -> None:
+    """Upgrade to `revision`, or downgrade where it is `base` or an older one.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is not there within half a minute.
+    """
+    await _wait_for(database)
+
+    def run(connection: Connection) -> None:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        config = _config(connection)
+        present = MigrationContext.configure(connection).get_current_revision()
+        known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+        if revision == "base" or (present in known and revision in known[known.index(present) :]):
+            command.downgrade(config, revision)
+        else:
+            command.upgrade(config, revision)
+
+    async with database.transaction() as connection:
+        await connection.run_sync(run)
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the database has the newest migration."""
+
+    def run(connection: Connection) -> bool:
+        newest = ScriptDirectory.from_config(_config()).get_current_head()
+        return MigrationContext.configure(connection).get_current_revision() == newest
+
+    async with database.transaction() as connection:
+        return await connection.run_sync(run)
+
+
+async def new_revision(database: Database, message: str) -> None:
+    """Write a migration for what the tables have and the database has not (for developers)."""
+
+    def run(connection: Connection) -> None:
+        command.revision(_config(connection), message=message, autogenerate=True)
+
+    async with database.transaction() as connection:
+        await connection.run_sync(run)
+
+
+async def _wait_for(database: Database) -> None:
+    deadline = asyncio.get_running_loop().time() + CONNECT_PATIENCE_S
+    while True:
+        try:
+            return await database.ping()
+        except DatabaseUnavailable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.5)

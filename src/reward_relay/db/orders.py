@@ -1,0 +1,204 @@
+"""The hot statements on orders: claim, record, and the vendor's hint. Each does its whole batch at once."""
+
+import hmac
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from reward_relay.contracts import Ending, Plan, RewardOrder
+from reward_relay.db.engine import notify
+from reward_relay.jobs import Job, Result
+from reward_relay.states import Outcome, State, Step
+
+Wish = dict[str, str]
+"""What a person or platform asked for while an order was claimed: `action`, `actor`, `reason`."""
+
+CLAIM = text("""
+WITH wanted AS (
+  SELECT * FROM unnest(CAST(:parties AS text[]), CAST(:slots AS int[])) AS w(party, slots)
+), probes AS (
+  UPDATE party_health h SET open_until = now() + make_interval(secs => :lease_s)
+  WHERE h.breaker = 'open' AND NOT h.paused AND h.open_until <= now() AND h.party = ANY(CAST(:parties AS text[]))
+    AND EXISTS (SELECT 1 FROM orders o WHERE o.party = h.party AND o.due_at <= now())
+  RETURNING h.party
+), allowed AS (
+  SELECT w.party, p.party IS NOT NULL AS probe,
+    CASE WHEN p.party IS NOT NULL THEN 1
+         WHEN h.party IS NULL OR (h.breaker = 'closed' AND NOT h.paused) THEN w.slots ELSE 0 END AS slots
+  FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN probes p USING (party)
+), picked AS (
+  SELECT o.id, o.in_doubt, a.probe FROM allowed a CROSS JOIN LATERAL (
+    SELECT id, in_doubt FROM orders WHERE party = a.party AND due_at <= now()
+    ORDER BY due_at LIMIT a.slots FOR UPDATE SKIP LOCKED) o
+), claimed AS (
+  UPDATE orders o SET claim = :claim, hinted = false, in_doubt = o.in_doubt OR o.step IN ('place', 'close'),
+    claim_until = now() + make_interval(secs => :lease_s), due_at = now() + make_interval(secs => :lease_s)
+  FROM picked p WHERE o.id = p.id
+  RETURNING o.*, p.in_doubt AS was_in_doubt, p.probe
+), noted AS (
+  INSERT INTO calls (order_id, claim, party, purpose, key, started_at)
+  SELECT id, claim, party, step, po_number, now() FROM claimed
+)
+SELECT id, po_number, source, state, step, party, CAST(reward AS text) AS reward, CAST(plan AS text) AS plan,
+  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, probe
+FROM claimed
+""")
+"""A claimed order is due again when its lease ends, so a crash needs no cleaning up."""
+
+RECORD = text("""
+WITH r AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS x(
+    id uuid, claim uuid, was text, state text, step text, party text, wait_s float8, reason text, attempts int,
+    polls int, in_doubt boolean, outcome text, message text, hold_reason text, vendor_order_id text,
+    vendor_status text, reward jsonb, last_error text, verdict text, status int, answer text)
+), done AS (
+  UPDATE orders o SET state = r.state, step = r.step, party = r.party,
+    due_at = CASE WHEN r.step IS NULL THEN NULL WHEN o.hinted THEN now()
+                  ELSE now() + make_interval(secs => r.wait_s) END,
+    attempts = r.attempts, polls = r.polls, in_doubt = r.in_doubt, claim = NULL, claim_until = NULL, hinted = false,
+    outcome = COALESCE(r.outcome, o.outcome), message = COALESCE(r.message, o.message), hold_reason = r.hold_reason,
+    held_from = CASE WHEN r.state = 'on_hold' THEN r.was END, reward = COALESCE(r.reward, o.reward),
+    vendor_order_id = COALESCE(r.vendor_order_id, o.vendor_order_id),
+    vendor_status = COALESCE(r.vendor_status, o.vendor_status), last_error = r.last_error, updated_at = now()
+  FROM r WHERE o.id = r.id AND o.state = r.was AND o.claim = r.claim
+  RETURNING o.id, CAST(o.interrupt AS text) AS interrupt, o.due_at <= now() AS due
+), told AS (
+  INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
+  SELECT r.id, now(), r.was, r.state, 'worker', r.reason FROM r JOIN done USING (id)
+  WHERE r.reason IS NOT NULL OR r.was <> r.state
+), finished AS (
+  UPDATE calls c SET finished_at = now(), verdict = r.verdict, status = r.status, answer = r.answer
+  FROM r WHERE c.order_id = r.id AND c.claim = r.claim
+)
+SELECT id, interrupt, due FROM done
+""")
+"""Only the holder of the claim may write: where the claim is gone, nothing of the order is touched."""
+
+
+async def claim(connection: AsyncConnection, slots: Mapping[str, int], lease_s: float) -> list[Job]:
+    """Claim due orders for `lease_s` seconds, of each party no more than its free slots."""
+    if not slots:
+        return []
+    mine = str(uuid.uuid4())
+    rows = await connection.execute(
+        CLAIM, {"parties": list(slots), "slots": list(slots.values()), "lease_s": lease_s, "claim": mine}
+    )
+    return [_job(row, mine) for row in rows]
+
+
+def _job(row: Row[Any], mine: str) -> Job:
+    ending = Ending(Outcome(row.outcome), row.message) if row.outcome else None
+    return Job(
+        id=str(row.id),
+        po_number=row.po_number,
+        source=row.source,
+        state=State(row.state),
+        step=Step(row.step),
+        party=row.party,
+        reward=RewardOrder.model_validate_json(row.reward),
+        plan=Plan.model_validate_json(row.plan) if row.plan else None,
+        callback_token=row.callback_token,
+        vendor_order_id=row.vendor_order_id,
+        vendor_status=row.vendor_status,
+        ending=ending,
+        attempts=row.attempts,
+        polls=row.polls,
+        in_doubt=row.was_in_doubt,
+        claim=mine,
+        probe=row.probe,
+    )
+
+
+async def record(
+    connection: AsyncConnection, results: Sequence[tuple[Job, Result]]
+) -> dict[str, dict[str, Any] | None]:
+    """Write what the steps found out.
+
+    Returns:
+        By order id, what a person or platform asked for meanwhile (None = nothing). An order that is missing was
+        fenced: its claim had passed to somebody else, and nothing was written.
+    """
+    rows = await connection.execute(RECORD, {"results": json.dumps([_row(job, result) for job, result in results])})
+    found = rows.all()
+    if any(row.due for row in found):
+        await notify(connection)
+    return {str(row.id): json.loads(row.interrupt) if row.interrupt else None for row in found}
+
+
+def _row(job: Job, result: Result) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "claim": job.claim,
+        "was": job.state,
+        "state": result.state,
+        "step": result.step,
+        "party": result.party,
+        "wait_s": result.wait_s,
+        "reason": result.reason,
+        "attempts": result.attempts,
+        "polls": result.polls,
+        "in_doubt": result.in_doubt,
+        "outcome": result.outcome,
+        "message": result.message,
+        "hold_reason": result.hold_reason,
+        "vendor_order_id": result.vendor_order_id,
+        "vendor_status": result.vendor_status,
+        "reward": result.reward.model_dump(mode="json") if result.reward else None,
+        "last_error": result.last_error,
+        "verdict": result.call_verdict,
+        "status": result.status,
+        "answer": result.answer,
+    }
+
+
+TOKENS = text("SELECT id, po_number, callback_token, vendor FROM orders WHERE po_number = ANY(CAST(:pos AS text[]))")
+HINT = text("""
+WITH hinted AS (
+  UPDATE orders SET hinted = true, due_at = CASE WHEN claim IS NULL OR claim_until < now() THEN now() ELSE due_at END
+  WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('received', 'placed') AND NOT hinted
+  RETURNING id, state
+)
+INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
+SELECT id, now(), state, state, 'vendor', 'the vendor called back; asking it how the order is' FROM hinted
+RETURNING order_id
+""")
+
+
+async def hint(connection: AsyncConnection, callbacks: Sequence[tuple[str, str]]) -> list[bool]:
+    """The vendor's callbacks, each (vendor, token): the order is looked at soon. False where no order has the token.
+
+    A token is the order's PO number and its secret, joined by a dot. A hint changes no state: it may be forged,
+    repeated or early, so the next check asks the vendor itself.
+    """
+    numbers = [token.partition(".")[0] for _, token in callbacks]
+    rows = (await connection.execute(TOKENS, {"pos": numbers})).all()
+    known = {row.po_number: row for row in rows}
+    genuine: list[bool] = []
+    ids: list[str] = []
+    for number, (vendor, token) in zip(numbers, callbacks, strict=True):
+        row = known.get(number)
+        secret = token.partition(".")[2].encode("utf-8", "replace")
+        right = hmac.compare_digest(row.callback_token.encode() if row else b"-" * 32, secret)
+        genuine.append(row is not None and right and row.vendor == vendor)
+        if row is not None and genuine[-1]:
+            ids.append(str(row.id))
+    if ids and (await connection.execute(HINT, {"ids": ids})).first():
+        await notify(connection)
+    return genuine
+
+
+NEXT_DUE = text("""
+SELECT EXTRACT(epoch FROM min(o.due_at) - now())
+FROM unnest(CAST(:parties AS text[])) AS p(party)
+CROSS JOIN LATERAL (SELECT due_at FROM orders WHERE party = p.party AND due_at > now() ORDER BY due_at LIMIT 1) o
+""")
+
+
+async def seconds_to_next(connection: AsyncConnection, parties: Sequence[str]) -> float | None:
+    """Seconds until the next order of these parties is due, None where none waits."""
+    found = (await connection.execute(NEXT_DUE, {"parties": list(parties)})).scalar()
+    return None if found is None else float(found)

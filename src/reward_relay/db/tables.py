@@ -1,0 +1,160 @@
+"""The five tables. Migrations make them; a test holds both against each other.
+
+`orders` is at once the record and the job: a row with a `due_at` is work. No foreign keys: a row of `order_events`
+or `calls` is only ever written by the statement that writes its order.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from reward_relay.states import STEPS, Outcome, State
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _time(name: str, *, nullable: bool = True) -> "Column[object]":
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _quoted(values: object) -> str:
+    return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+
+
+STEP_CHECK = " OR ".join(
+    f"(state = '{state}' AND step IN ({_quoted(steps)}))" if steps else f"(state = '{state}' AND step IS NULL)"
+    for state, steps in STEPS.items()
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    _time("received_at", nullable=False),
+    Column("via", Text, nullable=False, comment="webhook, poll or replay"),
+    Column("content_type", Text, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("body", LargeBinary, nullable=False, comment="verbatim, but for the platform's own secret"),
+    Column("verdict", Text, nullable=False),
+    Column("reason", Text),
+    Column("external_id", Text),
+    Column("order_id", Uuid),
+    Index("deliveries_order_id", "order_id"),
+    Index(
+        "deliveries_trouble",
+        "verdict",
+        "id",
+        postgresql_where=text("verdict IN ('quarantined', 'rejected')"),
+    ),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("po_number", Text, nullable=False, comment="our key at the vendor, the same on every repeat"),
+    Column("source", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("delivery_id", Uuid, nullable=False, comment="the delivery that made the order"),
+    Column("state", Text, nullable=False),
+    Column("step", Text),
+    Column("outcome", Text),
+    Column("message", Text, comment="for the person who redeemed the reward"),
+    Column("hold_reason", Text),
+    Column("held_from", Text),
+    Column("reward", JSONB, nullable=False),
+    Column("route", Text),
+    Column("vendor", Text),
+    Column("plan", JSONB),
+    Column("vendor_order_id", Text),
+    Column("vendor_status", Text),
+    Column("party", Text, comment="who the next step calls"),
+    _time("due_at"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("polls", Integer, nullable=False, server_default=text("0")),
+    Column("claim", Uuid),
+    _time("claim_until"),
+    Column("in_doubt", Boolean, nullable=False, server_default=text("false")),
+    Column("hinted", Boolean, nullable=False, server_default=text("false"), comment="the vendor called back meanwhile"),
+    Column("interrupt", JSONB, comment="what a person or platform asked for while the order was claimed"),
+    Column("callback_token", Text, nullable=False),
+    Column("last_error", Text),
+    _time("created_at", nullable=False),
+    _time("updated_at", nullable=False),
+    UniqueConstraint("source", "external_id"),
+    UniqueConstraint("po_number"),
+    CheckConstraint(f"state IN ({_quoted(State)})", name="state"),
+    CheckConstraint(f"outcome IN ({_quoted(Outcome)})", name="outcome"),
+    CheckConstraint(STEP_CHECK, name="step_fits_state"),
+    CheckConstraint("(state = 'on_hold') = (hold_reason IS NOT NULL)", name="hold_has_reason"),
+    CheckConstraint("state NOT IN ('settled', 'closed') OR outcome IS NOT NULL", name="end_has_outcome"),
+    CheckConstraint("state <> 'placed' OR vendor_order_id IS NOT NULL", name="placed_has_vendor_order"),
+    CheckConstraint("step IS NULL OR (party IS NOT NULL AND due_at IS NOT NULL)", name="step_has_party_and_time"),
+    Index("orders_due", "party", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("orders_open", "state", "id", postgresql_where=text("state <> 'closed'")),
+)
+
+order_events = Table(
+    "order_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("order_id", Uuid, nullable=False),
+    _time("at", nullable=False),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text),
+    Index("order_events_order_id", "order_id", "id"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("order_id", Uuid, nullable=False),
+    Column("claim", Uuid, nullable=False),
+    Column("party", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    _time("started_at", nullable=False),
+    _time("finished_at"),
+    Column("verdict", Text),
+    Column("status", Integer),
+    Column("answer", Text, comment="trimmed and redacted, never claim data"),
+    Index("calls_order_id", "order_id", "id"),
+)
+
+party_health = Table(
+    "party_health",
+    metadata,
+    Column("party", Text, primary_key=True),
+    Column("breaker", Text, nullable=False, server_default=text("'closed'")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _time("open_until"),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    _time("since", nullable=False),
+    Column("why", Text),
+    CheckConstraint("breaker IN ('closed', 'open')", name="breaker"),
+)

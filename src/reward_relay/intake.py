@@ -1,0 +1,270 @@
+"""What happens to a webhook: verify → parse → route → one commit → an answer.
+
+Authenticated means stored and answered 2xx, understood or not; a payload that we cannot read is quarantined and can
+be replayed after a fix. What is not authenticated is counted, and a bounded few are kept without their bodies.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+import uuid_utils
+
+from reward_relay.contracts import InboundRequest, Informational, Parsed, Platform, RewardOrder, Withdrawn
+from reward_relay.db import orders
+from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store
+from reward_relay.db.engine import Database
+from reward_relay.db.groups import Groups
+from reward_relay.errors import Unauthenticated, UnknownSource, UnknownToken, Unreadable
+from reward_relay.jobs import source_party, vendor_party
+from reward_relay.routing import route_order
+from reward_relay.settings import Route
+from reward_relay.states import Outcome, State, Step
+
+log = structlog.get_logger()
+REJECTED_PER_MINUTE = 20
+"""How many unauthenticated deliveries each process remembers a minute; the others are only counted."""
+MAX_TOKEN = 200
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_id() -> str:
+    """A UUID of version 7: it sorts by the time it was made."""
+    return str(uuid_utils.uuid7())
+
+
+def po_number(order_id: str) -> str:
+    """An order's key at the vendor: `RR-` and 16 characters of Crockford's base 32, made of the id's time and chance.
+
+    40 bits of milliseconds (they repeat after 34 years) and 40 random bits: 19 characters of A-Z, 0-9 and '-'.
+    """
+    digits = order_id.replace("-", "")
+    number = ((int(digits[:12], 16) & ((1 << 40) - 1)) << 40) | int(digits[-10:], 16)
+    return "RR-" + "".join(ALPHABET[(number >> shift) & 31] for shift in range(75, -1, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A body's meaning before it is stored."""
+
+    verdict: str
+    reason: str | None = None
+    external_id: str | None = None
+    order: NewOrder | None = None
+    withdrawn: str | None = None
+
+
+class Intake:
+    """Takes deliveries for the configured sources. `routes` is asked anew for every order."""
+
+    def __init__(
+        self, database: Database, platforms: Mapping[str, Platform], routes: Callable[[], list[Route]]
+    ) -> None:
+        self._database = database
+        self._platforms = platforms
+        self._routes = routes
+        self._groups: Groups[Arrival, Receipt] = Groups(self._store)
+        self._hints: Groups[tuple[str, str], bool] = Groups(self._store_hints)
+        self._remembered: list[float] = []
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def receive(self, source: str, request: InboundRequest) -> Receipt:
+        """Take a webhook; returns once it is committed.
+
+        Raises:
+            UnknownSource: no such source is configured.
+            Unauthenticated: wrong or missing signature or secret.
+            DatabaseUnavailable: it could not be stored; the platform should try again.
+        """
+        platform = self._platform(source)
+        try:
+            body = platform.verify(request)
+        except Unauthenticated as error:
+            self._remember(source, request, error)
+            raise
+        arrival = self._arrival(source, new_id(), "webhook", body, request.content_type, kept_headers(request))
+        return await self._submit(arrival)
+
+    async def feed(self, source: str, bodies: Sequence[bytes]) -> list[Receipt]:
+        """Take what polling the platform brought."""
+        self._platform(source)
+        kind = "application/json"
+        arrivals = [self._arrival(source, new_id(), "poll", body, kind, {}) for body in bodies]
+        return list(await asyncio.gather(*(self._submit(each) for each in arrivals)))
+
+    async def replay(
+        self, delivery_id: str, source: str, body: bytes, content_type: str, headers: Mapping[str, str]
+    ) -> Receipt:
+        """Take a stored delivery once more, after a fix; it keeps its id."""
+        self._platform(source)
+        return await self._submit(self._arrival(source, delivery_id, "replay", body, content_type, headers))
+
+    async def hint(self, vendor: str, token: str) -> None:
+        """Take a vendor's callback: its order is looked at soon. No state changes, for it may be forged or early.
+
+        Raises:
+            UnknownToken: no order of this vendor has the token.
+        """
+        if len(token) > MAX_TOKEN or not await self._hints.submit((vendor, token)):
+            raise UnknownToken("no order has this token; take the URL that came with the order")
+
+    async def close(self) -> None:
+        """Wait until everything taken is stored."""
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._groups.close()
+        await self._hints.close()
+
+    def understand(self, source: str, body: bytes, content_type: str) -> Understood:
+        """What a body means and what would come of it; nothing is stored."""
+        try:
+            parsed = self.parse(source, body, content_type)
+        except Unreadable as error:
+            return Understood("quarantined", str(error))
+        if isinstance(parsed, Informational):
+            return Understood("informational", parsed.reason, parsed.external_id)
+        if isinstance(parsed, Withdrawn):
+            order = self._withdrawn_order(parsed) if parsed.order is not None else None
+            verdict = "accepted" if order else "informational"
+            return Understood(verdict, parsed.reason, parsed.external_id, order, withdrawn=parsed.reason)
+        return Understood("accepted", external_id=parsed.external_id, order=self._new_order(source, parsed))
+
+    def parse(self, source: str, body: bytes, content_type: str) -> Parsed:
+        """The adapter's reading of a body.
+
+        Raises:
+            Unreadable: also where the adapter fails in a way that nobody foresaw, so that nothing is lost.
+        """
+        try:
+            return self._platform(source).parse(body, content_type)
+        except (Unreadable, UnknownSource):
+            raise
+        except Exception as error:
+            log.exception("parse_failed", source=source)
+            raise Unreadable(
+                f"the adapter could not read this payload ({type(error).__name__}); this is a fault of ours, "
+                f"report it with the delivery and replay it after the fix"
+            ) from error
+
+    def _platform(self, source: str) -> Platform:
+        try:
+            return self._platforms[source]
+        except KeyError:
+            known = ", ".join(sorted(self._platforms)) or "none"
+            raise UnknownSource(f"no source {source!r} is configured (there is: {known}); check the URL") from None
+
+    def _arrival(
+        self, source: str, delivery_id: str, via: str, body: bytes, content_type: str, headers: Mapping[str, str]
+    ) -> Arrival:
+        meaning = self.understand(source, body, content_type)
+        return Arrival(
+            id=delivery_id,
+            source=source,
+            via=via,
+            content_type=content_type,
+            headers=headers,
+            body=body,
+            verdict=meaning.verdict,
+            reason=meaning.reason,
+            external_id=meaning.external_id,
+            order=meaning.order,
+            withdrawn=meaning.withdrawn,
+        )
+
+    def _new_order(self, source: str, reward: RewardOrder) -> NewOrder:
+        """The order as it enters the table: due for its first step, or held with a reason."""
+        order_id = new_id()
+        routed = route_order(reward, self._routes())
+        plan, hold = routed.plan, routed.hold_reason
+        enriches = self._platform(source).enriches
+        step, party = Step.PLACE, vendor_party(plan.vendor) if plan else None
+        if plan and (enriches == "always" or (enriches == "when_unreachable" and routed.unreachable)):
+            step, party = Step.ENRICH, source_party(source)
+        elif routed.unreachable:
+            hold = f"{routed.unreachable}; ask the platform to send it (see sources.{source}), or refuse the reward"
+        return NewOrder(
+            id=order_id,
+            po_number=po_number(order_id),
+            callback_token=secrets.token_urlsafe(24),
+            reward=reward,
+            state=State.ON_HOLD if hold else State.RECEIVED,
+            event=f"held: {hold}" if hold else f"accepted; route {routed.route!r}",
+            step=None if hold else step,
+            party=None if hold else party,
+            hold_reason=hold,
+            plan=plan,
+            route=routed.route,
+            vendor=plan.vendor if plan else None,
+        )
+
+    def _withdrawn_order(self, withdrawn: Withdrawn) -> NewOrder | None:
+        """A reward that was taken back before we heard of it: recorded, so that a late copy of it places nothing."""
+        if withdrawn.order is None:
+            return None
+        order_id = new_id()
+        return NewOrder(
+            id=order_id,
+            po_number=po_number(order_id),
+            callback_token=secrets.token_urlsafe(24),
+            reward=withdrawn.order,
+            state=State.SETTLED,
+            event=f"{withdrawn.reason}; nothing is placed",
+            step=Step.CLOSE,
+            party=source_party(withdrawn.order.source),
+            outcome=Outcome.CANCELLED,
+            message=withdrawn.reason,
+        )
+
+    async def _submit(self, arrival: Arrival) -> Receipt:
+        receipt = await self._groups.submit(arrival)
+        log.info(
+            "delivery",
+            source=arrival.source,
+            delivery_id=receipt.delivery_id,
+            verdict=receipt.verdict,
+            order_id=receipt.order_id,
+            via=arrival.via,
+        )
+        return receipt
+
+    async def _store(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        async with self._database.transaction() as connection:
+            return await store(connection, arrivals)
+
+    async def _store_hints(self, callbacks: Sequence[tuple[str, str]]) -> list[bool]:
+        async with self._database.transaction() as connection:
+            return await orders.hint(connection, callbacks)
+
+    def _remember(self, source: str, request: InboundRequest, error: Unauthenticated) -> None:
+        """Keep a few rejected deliveries for the person who wonders why nothing arrives."""
+        log.warning("delivery_rejected", source=source, reason=error.detail)
+        now = time.monotonic()
+        self._remembered = [each for each in self._remembered if now - each < 60]
+        if len(self._remembered) >= REJECTED_PER_MINUTE:
+            return
+        self._remembered.append(now)
+        headers = {"user-agent": request.headers.get("user-agent", ""), "content-length": str(len(request.body))}
+        arrival = Arrival(
+            new_id(), source, "webhook", request.content_type[:100], headers, b"", "rejected", reason=error.detail
+        )
+        task = asyncio.create_task(self._keep(arrival))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _keep(self, arrival: Arrival) -> None:
+        try:
+            await self._groups.submit(arrival)
+        except Exception as error:
+            log.warning("rejected_not_kept", error=str(error))
+
+
+def kept_headers(request: InboundRequest) -> dict[str, str]:
+    """The headers worth keeping as evidence: never a token, a cookie or an authorization."""
+    names = ("content-type", "user-agent", "x-request-id", "idempotency-key")
+    return {
+        name: value.replace("\x00", "")[:500]
+        for name, value in request.headers.items()
+        if name in names or name.endswith("-signature")
+    }

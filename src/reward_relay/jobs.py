@@ -1,0 +1,73 @@
+"""What passes between the database and a worker: a claimed order, and what is to be recorded of it."""
+
+from dataclasses import dataclass
+
+from reward_relay.contracts import Ending, Plan, RewardOrder
+from reward_relay.states import Outcome, State, Step
+
+
+def source_party(name: str) -> str:
+    """The name under which a platform's health, slots and calls are counted."""
+    return f"source:{name}"
+
+
+def vendor_party(name: str) -> str:
+    """The same for a vendor."""
+    return f"vendor:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed order. `in_doubt` is its value from before the claim: an earlier placing (or closing) may
+    have arrived.
+
+    `claim` fences the record: only the holder of the order's present claim may write. `probe` marks the one call
+    that tests a party whose breaker is open.
+    """
+
+    id: str
+    po_number: str
+    source: str
+    state: State
+    step: Step
+    party: str
+    reward: RewardOrder
+    plan: Plan | None
+    callback_token: str
+    vendor_order_id: str | None
+    vendor_status: str | None
+    ending: Ending | None
+    attempts: int
+    polls: int
+    in_doubt: bool
+    claim: str
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one step found out, as `db.orders.record` writes it.
+
+    `wait_s` is seconds until the next step is due. `reason` is the event's sentence; without one no event is
+    written (a poll that says "not yet"). `call_verdict`, `status` and `answer` go to the row of the call.
+    """
+
+    state: State
+    step: Step | None
+    party: str | None
+    call_verdict: str
+    wait_s: float = 0.0
+    reason: str | None = None
+    attempts: int = 0
+    polls: int = 0
+    in_doubt: bool = False
+    outcome: Outcome | None = None
+    message: str | None = None
+    hold_reason: str | None = None
+    vendor_order_id: str | None = None
+    vendor_status: str | None = None
+    reward: RewardOrder | None = None
+    last_error: str | None = None
+    status: int | None = None
+    answer: str = ""
+    pause: str | None = None

@@ -1,0 +1,368 @@
+"""What people do: find, read, retry, hold, release, refuse, close, replay, explain, resume.
+
+API, console and command line are skins over `Ops`. Every action has an actor and a note, is one conditional change,
+and where the order's state does not allow it says why.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from reward_relay.contracts import (
+    ByHand,
+    Ending,
+    NothingToDo,
+    OutboundRequest,
+    Placement,
+    Platform,
+    RewardOrder,
+    Withdrawn,
+)
+from reward_relay.db import parties, queries, steering
+from reward_relay.db.engine import Database
+from reward_relay.db.queries import Row
+from reward_relay.db.steering import Move
+from reward_relay.errors import Invalid, NotAllowed, NotFound, Unreadable
+from reward_relay.intake import Intake, Understood
+from reward_relay.jobs import source_party, vendor_party
+from reward_relay.routing import route_order, unreachable
+from reward_relay.settings import Route
+from reward_relay.states import Outcome, State, Step
+from reward_relay.steps import Parties
+
+MAX_PAGE = 200
+
+
+class Ops:
+    """The operators' service over one database and one configuration."""
+
+    def __init__(
+        self, database: Database, intake: Intake, adapters: Parties, routes: Callable[[], list[Route]]
+    ) -> None:
+        self._database = database
+        self._intake = intake
+        self._adapters = adapters
+        self._routes = routes
+
+    async def orders(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
+        """A page of orders, newest first, and the cursor of the next page.
+
+        Raises:
+            Invalid: an unknown state, or a cursor that is none of ours.
+        """
+        if filters.get("state") and filters["state"] not in list(State):
+            raise Invalid(f"there is no state {filters['state']!r}; the states are {', '.join(State)}")
+        limit = _page(limit)
+        async with self._database.transaction() as connection:
+            rows = await queries.list_orders(connection, {**filters, "before": _cursor(cursor)}, limit + 1)
+        following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
+        return {"items": [shown_order(row) for row in rows[:limit]], "next_cursor": following}
+
+    async def order(self, key: str) -> Row:
+        """One order by id, PO number or external id, with its events and calls.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            events, calls = await queries.history(connection, row["id"])
+        return {**shown_order(row), "events": events, "calls": calls}
+
+    async def retry(self, key: str, actor: str, note: str) -> Row:
+        """Make the next step due now, with all its attempts."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            if not await steering.soon(connection, str(row["id"]), actor, _because("retry", note)):
+                raise NotAllowed(f"{_named(row)} cannot be retried: {_why_not(row)}")
+        return await self.order(str(row["id"]))
+
+    async def hold(self, key: str, actor: str, note: str) -> Row:
+        """Stop an open order until a person releases it; while a call runs, as soon as it ends."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            reason = (
+                f"held by {actor}: {note}; release lets it go on" if note else f"held by {actor}; release lets it go on"
+            )
+            if not await steering.hold(connection, str(row["id"]), actor, reason):
+                raise NotAllowed(f"{_named(row)} cannot be held: {_why_not(row)}")
+        return await self.order(str(row["id"]))
+
+    async def release(self, key: str, actor: str, note: str) -> Row:
+        """Let a held order go on from where it was; one that is not placed yet is routed again."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            if row["state"] != State.ON_HOLD:
+                raise NotAllowed(f"{_named(row)} is not on hold: {_why_not(row)}")
+            await self._release(connection, row, actor, note)
+        return await self.order(str(row["id"]))
+
+    async def refuse(self, key: str, actor: str, note: str, message: str | None = None) -> Row:
+        """End an order that is not at the vendor; the platform gets `message` for the person who redeemed it."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            if row["in_doubt"] and not row["vendor_order_id"]:
+                raise NotAllowed(
+                    f"{_named(row)} may already be at {row['vendor']}; look for {row['po_number']} there. "
+                    f"Release asks the vendor; close ends it without telling the platform"
+                )
+            allowed = (State.RECEIVED, State.ON_HOLD)
+            change = Move(
+                State.SETTLED,
+                actor,
+                _because("refused", note),
+                step=Step.CLOSE,
+                party=source_party(row["source"]),
+                outcome=Outcome.REFUSED,
+                message=message,
+            )
+            if not await steering.move(connection, str(row["id"]), allowed, change):
+                raise NotAllowed(f"{_named(row)} cannot be refused: {_why_not(row)}")
+        return await self.order(str(row["id"]))
+
+    async def close(self, key: str, actor: str, note: str) -> Row:
+        """End an order without telling the platform: a person has seen to it."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            outcome = None if row["outcome"] else Outcome.CANCELLED
+            change = Move(State.CLOSED, actor, _because("closed by hand", note), outcome=outcome)
+            if not await steering.move(connection, str(row["id"]), (State.SETTLED, State.ON_HOLD), change):
+                raise NotAllowed(f"{_named(row)} cannot be closed: {_why_not(row)}")
+        return await self.order(str(row["id"]))
+
+    async def resume(self, party: str, actor: str, note: str) -> Row:
+        """Call a paused party again, and release the orders that were held because it refused us.
+
+        Raises:
+            NotAllowed: it is neither paused nor broken.
+        """
+        async with self._database.transaction() as connection:
+            if not await parties.resume(connection, party):
+                raise NotAllowed(f"{party} is neither paused nor waiting for a probe")
+            held = await queries.held_for(connection, party)
+            for order_id in held:
+                row = await self._find(connection, order_id)
+                await self._release(connection, row, actor, note or f"{party} resumed")
+        return {"party": party, "released": held}
+
+    async def pause(self, party: str, actor: str, note: str) -> Row:
+        """Stop calling a party until it is resumed; its orders wait."""
+        async with self._database.transaction() as connection:
+            await parties.pause(connection, party, _because(f"paused by {actor}", note))
+        return {"party": party, "paused": True}
+
+    async def deliveries(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
+        """A page of deliveries without their bodies, newest first."""
+        limit = _page(limit)
+        async with self._database.transaction() as connection:
+            rows = await queries.list_deliveries(connection, {**filters, "before": _cursor(cursor)}, limit + 1)
+        following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
+        return {"items": rows[:limit], "next_cursor": following}
+
+    async def delivery(self, delivery_id: str) -> Row:
+        """One delivery with its body as text, as it was stored.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._database.transaction() as connection:
+            row = await queries.find_delivery(connection, delivery_id)
+        if row is None:
+            raise NotFound(f"there is no delivery {delivery_id}")
+        return {**row, "body": bytes(row["body"]).decode("utf-8", "replace")}
+
+    async def replay(self, delivery_id: str) -> Row:
+        """Take a delivery once more, after a fix of configuration or adapter.
+
+        Raises:
+            NotAllowed: an order came of it already, it was never authenticated, or its body has been purged.
+        """
+        async with self._database.transaction() as connection:
+            row = await queries.find_delivery(connection, delivery_id)
+        if row is None:
+            raise NotFound(f"there is no delivery {delivery_id}")
+        if row["order_id"] is not None:
+            raise NotAllowed(f"delivery {delivery_id} became order {row['order_id']} already; retry or release that")
+        if row["verdict"] == "rejected" or not row["body"]:
+            raise NotAllowed(f"delivery {delivery_id} has no body to replay; the platform must send it again")
+        receipt = await self._intake.replay(
+            delivery_id, row["source"], bytes(row["body"]), row["content_type"], row["headers"]
+        )
+        return asdict(receipt)
+
+    async def summary(self) -> Row:
+        """Counts by state, the oldest due order, and every party with its health."""
+        async with self._database.transaction() as connection:
+            found = await queries.summary(connection)
+            sick = {row["party"]: row for row in await parties.all_parties(connection)}
+        waiting = found.pop("waiting")
+        names = [source_party(name) for name in self._adapters.platforms]
+        names += [vendor_party(name) for name in self._adapters.vendors]
+        names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]
+        healthy = {"breaker": "closed", "failures": 0, "open_until": None, "paused": False, "since": None, "why": None}
+        none = {"waiting": 0, "due": 0, "claimed": 0}
+        found["states"] = {state: found["states"].get(state, 0) for state in State}
+        found["parties"] = [
+            {**healthy, **none, **waiting.get(name, {}), **sick.get(name, {}), "party": name} for name in names
+        ]
+        return found
+
+    def explain(self, source: str, body: bytes, content_type: str) -> Row:
+        """What would become of a payload: route, the vendor's request, the closing call. Nothing is stored or sent."""
+        meaning = self._intake.understand(source, body, content_type)
+        found: Row = {
+            "source": source,
+            "verdict": meaning.verdict,
+            "reason": meaning.reason,
+            "external_id": meaning.external_id,
+            "reward": None,
+            "route": None,
+            "vendor": None,
+            "hold_reason": None,
+            "next_step": None,
+            "vendor_request": None,
+            "closing_call": None,
+        }
+        if meaning.order is not None:
+            found.update(self._explain_order(source, meaning))
+        return found
+
+    def _explain_order(self, source: str, meaning: Understood) -> Row:
+        order = meaning.order
+        assert order is not None  # noqa: S101 - the caller looked
+        request: Any = None
+        hold = order.hold_reason
+        if order.plan is not None and meaning.withdrawn is None:
+            url = self._adapters.callback_url(order.plan.vendor, "RR-0000000000000000", "***")
+            placement = Placement(order.plan, order.reward.recipient, url, order.reward.message)
+            try:
+                request = self._adapters.vendors[order.plan.vendor].preview(placement, "RR-0000000000000000").shown()
+            except Unreadable as error:
+                hold = hold or (None if order.step is Step.ENRICH else str(error))
+        ending = Ending(Outcome.CANCELLED if meaning.withdrawn else Outcome.FULFILLED)
+        closing = self._platform(source).preview_close(order.reward, ending)
+        return {
+            "reward": order.reward.model_dump(mode="json"),
+            "route": order.route,
+            "vendor": order.vendor,
+            "hold_reason": hold,
+            "next_step": None if hold else order.step,
+            "vendor_request": request,
+            "closing_call": _shown_closing(closing),
+        }
+
+    def _platform(self, source: str) -> Platform:
+        return self._adapters.platforms[source]
+
+    async def _find(self, connection: AsyncConnection, key: str) -> Row:
+        row = await queries.find_order(connection, key)
+        if row is None:
+            raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
+        return row
+
+    async def _release(self, connection: AsyncConnection, row: Row, actor: str, note: str) -> None:
+        came_from = State(row["held_from"])
+        reason = _because("released", note)
+        if came_from is State.PLACED:
+            change = Move(came_from, actor, reason, step=Step.CHECK, party=vendor_party(row["vendor"]))
+        elif came_from is State.SETTLED:
+            change = Move(came_from, actor, reason, step=Step.CLOSE, party=source_party(row["source"]))
+        else:
+            change = await self._routed_again(connection, row, actor, reason)
+        if not await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change):
+            raise NotAllowed(f"{_named(row)} changed meanwhile; look again")
+
+    async def _routed_again(self, connection: AsyncConnection, row: Row, actor: str, reason: str) -> Move:
+        """The way on of an order that is not placed. In doubt, it keeps its plan: the vendor may have just that."""
+        if row["in_doubt"] and row["plan"]:
+            return Move(State.RECEIVED, actor, reason, step=Step.PLACE, party=vendor_party(row["vendor"]))
+        reward = await self._reread(connection, row)
+        routed = route_order(reward, self._routes())
+        if routed.plan is None:
+            raise NotAllowed(f"{_named(row)} stays on hold: {routed.hold_reason}")
+        step, party = Step.PLACE, vendor_party(routed.plan.vendor)
+        enriches = self._platform(row["source"]).enriches if row["source"] in self._adapters.platforms else "never"
+        missing = unreachable(routed.plan.delivery, reward.recipient)
+        if enriches == "always" or (missing and enriches == "when_unreachable"):
+            step, party = Step.ENRICH, source_party(row["source"])
+        elif missing:
+            raise NotAllowed(f"{_named(row)} stays on hold: {missing}")
+        return Move(
+            State.RECEIVED,
+            actor,
+            f"{reason}; route {routed.route!r}",
+            step=step,
+            party=party,
+            route=routed.route,
+            vendor=routed.plan.vendor,
+            plan=routed.plan.model_dump_json(),
+        )
+
+    async def _reread(self, connection: AsyncConnection, row: Row) -> RewardOrder:
+        """The reward with the payload's attributes for routing, and with what was found out since."""
+        stored = RewardOrder.model_validate(row["reward"])
+        delivery = await queries.find_delivery(connection, str(row["delivery_id"]))
+        if delivery is None or not delivery["body"]:
+            return stored
+        try:
+            parsed = self._intake.parse(row["source"], bytes(delivery["body"]), delivery["content_type"])
+        except Unreadable:
+            return stored
+        if isinstance(parsed, Withdrawn):
+            return stored
+        attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
+        return stored.model_copy(update={"attributes": attributes})
+
+
+def shown_order(row: Row) -> Row:
+    """An order as the API shows it."""
+    reward = row["reward"]
+    return {
+        **{name: value for name, value in row.items() if name not in ("reward", "step")},
+        "recipient": reward.get("recipient"),
+        "items": reward.get("items"),
+        "occurred_at": reward.get("occurred_at"),
+        "next_step": row["step"],
+    }
+
+
+def _shown_closing(closing: OutboundRequest | NothingToDo | ByHand) -> Row:
+    if isinstance(closing, OutboundRequest):
+        return {"does": "call", "request": closing.shown()}
+    if isinstance(closing, NothingToDo):
+        return {"does": "nothing", "detail": closing.detail}
+    return {"does": "by_hand", "detail": closing.instruction}
+
+
+def _named(row: Row) -> str:
+    return f"order {row['po_number']}"
+
+
+def _why_not(row: Row) -> str:
+    if row["claimed"]:
+        return "a call for it runs just now; try again in a few seconds"
+    if row["state"] == State.ON_HOLD:
+        return f"it is on hold ({row['hold_reason']}); release, refuse or close it"
+    if row["state"] == State.CLOSED:
+        return f"it is closed ({row['outcome']})"
+    return f"it is {row['state']}" + (f", outcome {row['outcome']}" if row["outcome"] else "")
+
+
+def _because(what: str, note: str) -> str:
+    return f"{what}: {note}" if note else what
+
+
+def _page(limit: int) -> int:
+    if not 1 <= limit <= MAX_PAGE:
+        raise Invalid(f"limit is {limit}; it must be 1 to {MAX_PAGE}")
+    return limit
+
+
+def _cursor(cursor: str | None) -> Any:
+    if cursor is None:
+        return None
+    if (found := queries.as_uuid(cursor)) is None:
+        raise Invalid(f"{cursor!r} is not a cursor of ours; take next_cursor of the page before")
+    return found

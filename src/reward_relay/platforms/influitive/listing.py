@@ -1,0 +1,108 @@
+"""Calls to Influitive's API, and its list of redemptions that still wait for a decision: `GET /reward_redemptions`."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from pydantic import SecretStr
+
+from reward_relay.contracts import OutboundRequest
+from reward_relay.errors import PartyRefusesUs, Rejected, Unknown
+from reward_relay.outbound import Answer, Caller
+from reward_relay.platforms.influitive import wire
+
+MAX_PAGES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRedemptions:
+    """The open list, each entry with its contact; `complete` says that no page of it is missing."""
+
+    entries: list[dict[str, Any]]
+    complete: bool
+
+    def find(self, external_id: str) -> dict[str, Any] | None:
+        """The entry of a redemption, None where it is not open.
+
+        Raises:
+            Unknown: it is on none of the pages that were read, and others are missing.
+        """
+        found = next((entry for entry in self.entries if wire.is_about(entry, external_id)), None)
+        if found is None and not self.complete:
+            raise Unknown(
+                f"redemption {external_id} is not in the part of Influitive's open list that could be read, and the "
+                f"list goes on: at most {MAX_PAGES} pages are followed, on the API's own host only"
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Influitive's API with the credentials configured as `keys`; documented headers `Authorization`, `X_ORG_ID`."""
+
+    caller: Caller
+    keys: str
+    token: SecretStr
+    org_id: str
+
+    def request(self, method: str, url: str, json: Any = None) -> OutboundRequest:
+        """A request with our credentials."""
+        token = SecretStr(f"Token {self.token.get_secret_value()}")
+        return OutboundRequest(method, url, json, {"X_ORG_ID": self.org_id}, {"Authorization": token})
+
+    async def send(self, request: OutboundRequest, *, read: bool = False) -> Answer:
+        """Send it.
+
+        Raises:
+            CallFailed: PartyRefusesUs for refused credentials; else the verdict.
+        """
+        try:
+            return await self.caller.send(request, read=read)
+        except Rejected as failure:
+            if failure.status not in (401, 403):
+                raise
+            detail = f"{failure.detail}: it refuses our credentials; check {self.keys}"
+            raise PartyRefusesUs(detail, status=failure.status, answer=failure.answer) from None
+
+    async def open_redemptions(self) -> OpenRedemptions:
+        """All pages of the open list.
+
+        Raises:
+            CallFailed: Unknown also for an answer that is no such list, which says nothing about any redemption.
+        """
+        entries: list[dict[str, Any]] = []
+        url: str | None = self.caller.url("/reward_redemptions")
+        seen: set[str] = set()
+        while url is not None and url not in seen and len(seen) < MAX_PAGES:
+            seen.add(url)
+            page, found = await self._page(url)
+            entries += found
+            link = wire.next_page(page)
+            if link is None:
+                return OpenRedemptions(entries, complete=True)
+            url = _following(url, link)
+        return OpenRedemptions(entries, complete=False)
+
+    async def _page(self, url: str) -> tuple[Any, list[dict[str, Any]]]:
+        answer = await self.send(self.request("GET", url), read=True)
+        page = answer.json()
+        entries = wire.open_entries(page)
+        if entries is None:
+            raise Unknown(
+                f"{self.caller.party} answered {answer.status} without a list `reward_redemptions`; check that "
+                f"{self.caller.base_url} is the address of its API",
+                status=answer.status,
+                answer=answer.kept(),
+            )
+        return page, entries
+
+
+def _following(url: str, link: str) -> str | None:
+    """The next page's address; None where it is none, or on another host, which must not see our token."""
+    try:
+        target = f"{url.partition('?')[0]}?{urlencode({'page': link})}" if link.isdecimal() else urljoin(url, link)
+        here, there = urlsplit(url), urlsplit(target)
+        same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
+    except ValueError:
+        return None
+    return target if link and same else None

@@ -1,0 +1,1 @@
+"""Roster, an ambassador platform: product rewards by webhook."""

@@ -1,0 +1,1 @@
+"""Talkable, a referral platform: reward webhooks in, classic or from a Custom App; a note on the person out."""

@@ -1,0 +1,77 @@
+"""The second trigger: asking a platform, every so often, which rewards it still waits for. And the daily upkeep."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from reward_relay.contracts import Platform
+from reward_relay.db import upkeep
+from reward_relay.db.engine import Database
+from reward_relay.errors import CallFailed, DatabaseUnavailable
+from reward_relay.intake import Intake
+
+log = structlog.get_logger()
+UPKEEP_EVERY_S = 3600.0
+
+
+class Poller:
+    """Polls each source of `every_s` (seconds between polls), one process at a time, into the same intake."""
+
+    def __init__(
+        self,
+        database: Database,
+        intake: Intake,
+        platforms: Mapping[str, Platform],
+        every_s: Mapping[str, float],
+        retention_days: int,
+    ) -> None:
+        self._database = database
+        self._intake = intake
+        self._platforms = platforms
+        self._every_s = every_s
+        self._retention_days = retention_days
+
+    async def run(self) -> None:
+        """Poll and keep the house until cancelled."""
+        await asyncio.gather(self._upkeep(), *(self._poll(name, every) for name, every in self._every_s.items()))
+
+    async def _poll(self, source: str, every_s: float) -> None:
+        while True:
+            try:
+                if await self._my_turn(source, every_s):
+                    await self.poll_once(source)
+            except (CallFailed, DatabaseUnavailable) as error:
+                log.warning("poll_failed", source=source, detail=str(error))
+            except Exception:
+                log.exception("poll_failed", source=source)
+            await asyncio.sleep(every_s / 2)
+
+    async def poll_once(self, source: str) -> int:
+        """Take what the platform lists as open; returns how many deliveries were new orders.
+
+        Raises:
+            CallFailed: the platform did not answer.
+        """
+        receipts = await self._intake.feed(source, await self._platforms[source].poll())
+        new = sum(receipt.verdict == "accepted" for receipt in receipts)
+        log.info("polled", source=source, listed=len(receipts), new=new)
+        return new
+
+    async def _my_turn(self, name: str, every_s: float) -> bool:
+        async with self._database.transaction() as connection:
+            return await upkeep.take_turn(connection, name, every_s * 0.9)
+
+    async def _upkeep(self) -> None:
+        while True:
+            try:
+                if await self._my_turn("upkeep", UPKEEP_EVERY_S):
+                    while await self._purge() > 0:
+                        log.info("purged", retention_days=self._retention_days)
+            except DatabaseUnavailable as error:
+                log.warning("upkeep_failed", detail=str(error))
+            await asyncio.sleep(UPKEEP_EVERY_S)
+
+    async def _purge(self) -> int:
+        async with self._database.transaction() as connection:
+            return await upkeep.purge(connection, self._retention_days)

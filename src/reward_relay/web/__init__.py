@@ -1,0 +1,1 @@
+"""The HTTP side: webhooks in, the ops API, health and metrics."""

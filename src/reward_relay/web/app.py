@@ -1,0 +1,81 @@
+"""The ASGI application over a relay."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from reward_relay import __version__
+from reward_relay.errors import DatabaseUnavailable, RequestError, Unavailable
+from reward_relay.web import health, ops_api, webhooks
+
+if TYPE_CHECKING:
+    from reward_relay.wiring import Relay
+
+log = structlog.get_logger()
+
+
+def create_app(relay: "Relay") -> FastAPI:
+    """The application; it closes the relay when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await relay.close()
+
+    app = FastAPI(
+        title="Reward Relay",
+        version=__version__,
+        description="Reward webhooks in, exactly one vendor order each, and the platform hears how it ended.",
+        lifespan=lifespan,
+    )
+    app.state.relay = relay
+    for module in (webhooks, ops_api, health):
+        app.include_router(module.router)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(DatabaseUnavailable, _database_unavailable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def _error(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": code, "detail": detail}, status_code=status, headers=headers)
+
+
+async def _request_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)  # noqa: S101 - registered for it
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    if error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    return _error(error.status, error.code, error.detail, headers)
+
+
+async def _database_unavailable(_: Request, error: Exception) -> JSONResponse:
+    log.error("database_unavailable", detail=str(error))
+    detail = "the relay cannot store anything just now; send it again in a few seconds"
+    return _error(503, Unavailable.code, detail, {"Retry-After": str(Unavailable.retry_after_s)})
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    problems = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return _error(422, "invalid", "; ".join(problems))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    detail = f"there is nothing at {request.method} {request.url.path}; see /docs" if error.status_code == 404 else None
+    return _error(error.status_code, codes.get(error.status_code, "error"), detail or str(error.detail))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.exception("unexpected", path=request.url.path, exc_info=error)
+    return _error(500, "internal", "something failed inside the relay; its log has the details")

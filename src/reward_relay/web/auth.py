@@ -1,0 +1,47 @@
+"""Who may use the ops API: bearer keys, compared in constant time."""
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from reward_relay.errors import Forbidden, Unauthenticated
+from reward_relay.settings import ApiKey
+
+bearer = HTTPBearer(auto_error=False, description="A key of [api_keys]")
+
+
+def actor_of(keys: dict[str, ApiKey], given: str) -> tuple[str, ApiKey]:
+    """The name and entry of the key that was given. Takes the same time whichever it is.
+
+    Raises:
+        Unauthenticated: it is none of ours, or none is configured.
+    """
+    found = None
+    for name, entry in keys.items():
+        if hmac.compare_digest(entry.key.get_secret_value().encode(), given.encode("utf-8", "replace")):
+            found = (name, entry)
+    if found is None:
+        hint = "no key is configured: add [api_keys.NAME] with role and key" if not keys else "it is none of [api_keys]"
+        raise Unauthenticated(f"the ops API needs a key that we know; {hint}")
+    return found
+
+
+def viewer(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    """The name of the caller, who may read."""
+    if credentials is None:
+        raise Unauthenticated("send header Authorization: Bearer <key>, with a key of [api_keys]")
+    return actor_of(request.app.state.relay.settings.api_keys, credentials.credentials)[0]
+
+
+def operator(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    """The name of the caller, who may act."""
+    name = viewer(request, credentials)
+    if request.app.state.relay.settings.api_keys[name].role != "operator":
+        raise Forbidden(f"{name} is a viewer; this needs a key with role operator")
+    return name
+
+
+Viewer = Annotated[str, Depends(viewer)]
+Operator = Annotated[str, Depends(operator)]

@@ -1,0 +1,42 @@
+"""Liveness, readiness and metrics: open to whoever can reach the port, and without a word about any order."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+
+from reward_relay.db import migrate
+from reward_relay.errors import DatabaseUnavailable
+from reward_relay.web.metrics import exposition
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "PostgreSQL is away, or its migrations are behind"}})
+async def readyz(request: Request) -> JSONResponse:
+    """The process can take webhooks: the database is there and has the newest tables."""
+    try:
+        current = await migrate.is_current(request.app.state.relay.database)
+    except DatabaseUnavailable as error:
+        return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
+    if not current:
+        detail = "the database's tables are not this version's; run: reward-relay migrate"
+        return JSONResponse({"status": "unavailable", "detail": detail}, status_code=503)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus text."""
+    summary = await request.app.state.relay.ops.summary()
+    return Response(exposition(summary), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """The API's documentation, until there is a console."""
+    return RedirectResponse("/docs")

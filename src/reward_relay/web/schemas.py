@@ -1,0 +1,147 @@
+"""The shapes of the ops API's requests and answers, as OpenAPI shows them."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reward_relay.contracts import Item, Recipient
+
+
+class Error(BaseModel):
+    """Every error."""
+
+    error: str = Field(examples=["not_allowed"])
+    detail: str = Field(examples=["order RR-0123456789ABCDEF is closed (fulfilled)"])
+
+
+class Note(BaseModel):
+    """Why a person does it; goes into the order's events."""
+
+    model_config = ConfigDict(extra="forbid")
+    note: str = Field("", max_length=1000, examples=["customer called, address confirmed"])
+
+
+class Refusal(Note):
+    """`message` is for the person who redeemed the reward."""
+
+    message: str | None = Field(None, max_length=1000, examples=["This reward is out of stock."])
+
+
+class Explain(BaseModel):
+    """A payload to try: the JSON itself, or the body as text (a form)."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: str = Field(examples=["talkable"])
+    payload: dict[str, Any] | list[Any] | str
+
+
+class Event(BaseModel):
+    """A line of an order's history."""
+
+    id: int
+    at: datetime
+    from_state: str | None
+    to_state: str
+    actor: str
+    reason: str | None
+
+
+class Call(BaseModel):
+    """One outbound attempt. Without `finished_at`: under way, or its process died."""
+
+    id: int
+    party: str
+    purpose: str
+    key: str
+    started_at: datetime
+    finished_at: datetime | None
+    verdict: str | None
+    status: int | None
+    answer: str | None
+
+
+class Order(BaseModel):
+    """An order. `next_step` is due at `due_at`; `in_doubt`: an earlier call may have arrived."""
+
+    id: uuid.UUID
+    po_number: str
+    source: str
+    external_id: str
+    delivery_id: uuid.UUID
+    state: str
+    outcome: str | None
+    message: str | None
+    hold_reason: str | None
+    held_from: str | None
+    route: str | None
+    vendor: str | None
+    plan: dict[str, Any] | None
+    vendor_order_id: str | None
+    vendor_status: str | None
+    recipient: Recipient
+    items: list[Item]
+    occurred_at: datetime | None
+    attempts: int
+    polls: int
+    next_step: str | None
+    party: str | None
+    due_at: datetime | None
+    claimed: bool
+    in_doubt: bool
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderDetail(Order):
+    """An order with everything that happened to it."""
+
+    events: list[Event]
+    calls: list[Call]
+
+
+class Orders(BaseModel):
+    """A page of orders, newest first; pass `next_cursor` as `cursor` for the next."""
+
+    items: list[Order]
+    next_cursor: str | None
+
+
+class Delivery(BaseModel):
+    """What arrived. `bytes` is the size of the body."""
+
+    id: uuid.UUID
+    source: str
+    received_at: datetime
+    via: str
+    content_type: str
+    verdict: str
+    reason: str | None
+    external_id: str | None
+    order_id: uuid.UUID | None
+    bytes: int | None = None
+
+
+class DeliveryDetail(Delivery):
+    """With the body verbatim, but for a platform's own secret in it."""
+
+    headers: dict[str, str]
+    body: str
+
+
+class Deliveries(BaseModel):
+    """A page of deliveries, newest first."""
+
+    items: list[Delivery]
+    next_cursor: str | None
+
+
+class Receipt(BaseModel):
+    """What became of a delivery."""
+
+    delivery_id: str
+    order_id: str | None
+    verdict: str = Field(examples=["accepted"])
+    reason: str | None = None

@@ -1,0 +1,63 @@
+"""The two doors that the outside posts to: platforms' webhooks and vendors' callbacks."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from reward_relay.contracts import InboundRequest
+from reward_relay.errors import RequestError, TooLarge
+from reward_relay.web.metrics import INTAKE, INTAKE_SECONDS
+from reward_relay.web.schemas import Error, Receipt
+
+MAX_BODY = 1 << 20
+router = APIRouter(tags=["webhooks"])
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": Error} for code in (401, 404, 413, 503)}
+
+
+@router.post("/webhooks/{source}", status_code=202, response_model=Receipt, responses=ERRORS)
+async def webhook(source: str, request: Request) -> JSONResponse:
+    """A platform's webhook. Stored before it is answered; 2xx also for what we cannot read."""
+    began = time.perf_counter()
+    try:
+        body = await read_body(request)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers.raw}
+        inbound = InboundRequest(body, headers, dict(request.query_params))
+        receipt = await request.app.state.relay.intake.receive(source, inbound)
+    except RequestError as error:
+        known = source if source in request.app.state.relay.settings.sources else "unknown"
+        INTAKE.labels(known, error.code).inc()
+        raise
+    INTAKE.labels(source, receipt.verdict).inc()
+    INTAKE_SECONDS.observe(time.perf_counter() - began)
+    answer = {"delivery_id": receipt.delivery_id, "order_id": receipt.order_id, "verdict": receipt.verdict}
+    if receipt.verdict in ("quarantined", "informational"):
+        answer["reason"] = receipt.reason
+    return JSONResponse(answer, status_code=202)
+
+
+@router.post("/vendor-webhooks/{vendor}/{token}", status_code=202, responses=ERRORS)
+async def vendor_webhook(vendor: str, token: str, request: Request) -> JSONResponse:
+    """A vendor's callback about one order. Its body is not believed: the relay asks the vendor itself, soon."""
+    await read_body(request)
+    await request.app.state.relay.intake.hint(vendor, token)
+    return JSONResponse({"verdict": "accepted"}, status_code=202)
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is over 1 MiB; what is beyond is not read.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > MAX_BODY:
+        raise TooLarge(f"the body has {announced} bytes; the limit is {MAX_BODY} (1 MiB)")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise TooLarge(f"the body is over {MAX_BODY} bytes (1 MiB)")
+        parts.append(part)
+    return b"".join(parts)

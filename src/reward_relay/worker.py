@@ -1,0 +1,217 @@
+"""The worker: claim → call → record, in batches, with a lease and a fence.
+
+1. Claim (one transaction): due orders, of each party no more than it has free slots.
+2. Call: no transaction and no pooled connection is held; one total deadline.
+3. Record (one transaction for all that ended meanwhile): fenced by the claim.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from reward_relay.db import orders, parties, steering
+from reward_relay.db.engine import Database
+from reward_relay.db.groups import Groups
+from reward_relay.db.upkeep import orphaned_parties
+from reward_relay.errors import DatabaseUnavailable
+from reward_relay.jobs import Job, Result
+from reward_relay.outbound import failure_of
+from reward_relay.states import can_go
+from reward_relay.steps import after_failure, is_party_failure
+
+log = structlog.get_logger()
+LOOK_EVERY_S = 1.0
+ORPHANS_EVERY_S = 60.0
+MAX_BREAKER_OPEN_S = 300.0
+RECORD_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, as in `Settings`; `lease_s` is over `call_deadline_s`."""
+
+    lease_s: float = 60.0
+    call_deadline_s: float = 20.0
+    breaker_failures: int = 5
+    breaker_open_s: float = 15.0
+
+
+@dataclass(slots=True)
+class Health:
+    """What this process has seen of one party lately."""
+
+    failures: int = 0
+    opened: int = 0
+
+
+@dataclass(slots=True)
+class _Load:
+    """Slots of one party in this process."""
+
+    slots: int
+    busy: int = 0
+    health: Health = field(default_factory=Health)
+
+
+class Worker:
+    """Works on the orders of the given parties, each with its number of slots, by calling `step`."""
+
+    def __init__(
+        self,
+        database: Database,
+        slots: Mapping[str, int],
+        step: Callable[[Job], Awaitable[Result]],
+        timing: Timing | None = None,
+    ) -> None:
+        self._database = database
+        self._step = step
+        self._timing = timing or Timing()
+        self._loads = {party: _Load(count) for party, count in slots.items()}
+        self._records: Groups[tuple[Job, Result], bool] = Groups(self._record)
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._orphans_at = 0.0
+
+    async def run(self) -> None:
+        """Work until `stop` is called; then end what is under way and return."""
+        listener = asyncio.create_task(self._database.listen(self._wake.set))
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                wait = await self._turn()
+                if wait > 0 and not self._stopping:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), wait)
+        finally:
+            listener.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+            await self._records.close()
+
+    def stop(self) -> None:
+        """Take no more orders; `run` returns when the present calls have ended and are recorded."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _turn(self) -> float:
+        """One claim; returns how many seconds to wait for the next."""
+        free = {party: load.slots - load.busy for party, load in self._loads.items() if load.busy < load.slots}
+        if not free:
+            return LOOK_EVERY_S
+        try:
+            jobs, claimed_at = await self._claim(free)
+            for job in jobs:
+                self._loads[job.party].busy += 1
+                task = asyncio.create_task(self._work(job, claimed_at))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            if jobs:
+                return 0.0
+            return await self._idle(list(free))
+        except DatabaseUnavailable as error:
+            log.warning("database_unavailable", detail=str(error))
+            return LOOK_EVERY_S
+
+    async def _claim(self, free: Mapping[str, int]) -> tuple[list[Job], float]:
+        claimed_at = time.monotonic()
+        async with self._database.transaction() as connection:
+            return await orders.claim(connection, free, self._timing.lease_s), claimed_at
+
+    async def _idle(self, free: list[str]) -> float:
+        """Seconds until the next look: a second, or less where an order is due before."""
+        async with self._database.transaction() as connection:
+            if time.monotonic() - self._orphans_at > ORPHANS_EVERY_S:
+                self._orphans_at = time.monotonic()
+                for party in await orphaned_parties(connection, list(self._loads)):
+                    log.warning("party_not_configured", party=party)
+                    self._loads[party] = _Load(1)
+            due = await orders.seconds_to_next(connection, free)
+        return LOOK_EVERY_S if due is None else min(max(due, 0.001), LOOK_EVERY_S)
+
+    async def _work(self, job: Job, claimed_at: float) -> None:
+        """One order's call and record. Whatever goes wrong, the slot is freed and the lease brings the order back."""
+        try:
+            if time.monotonic() - claimed_at > self._timing.lease_s - self._timing.call_deadline_s:
+                log.warning("claim_too_old", order_id=job.id)
+                return
+            result = await self._call(job)
+            if not can_go(job.state, result.state):
+                raise AssertionError(f"step {job.step} wants to go from {job.state} to {result.state}")
+            await self._judge_party(job, result)
+            await self._record_patiently(job, result, claimed_at)
+        except Exception:
+            log.exception("work_failed", order_id=job.id)
+        finally:
+            self._loads[job.party].busy -= 1
+            self._wake.set()
+
+    async def _call(self, job: Job) -> Result:
+        try:
+            async with asyncio.timeout(self._timing.call_deadline_s):
+                return await self._step(job)
+        except Exception as error:
+            if not isinstance(error, TimeoutError):
+                log.exception("step_failed", order_id=job.id, step=job.step)
+            failure = failure_of(job.party, error)
+            if failure is None:
+                raise
+            return after_failure(job, failure)
+
+    async def _record_patiently(self, job: Job, result: Result, claimed_at: float) -> None:
+        """Record; while the database is away try again until the lease ends."""
+        while True:
+            try:
+                recorded = await self._records.submit((job, result))
+                break
+            except DatabaseUnavailable as error:
+                if time.monotonic() - claimed_at > self._timing.lease_s:
+                    log.error("record_lost", order_id=job.id, detail=str(error))
+                    return
+                await asyncio.sleep(RECORD_RETRY_S)
+        log.info(
+            "step" if recorded else "fenced",
+            order_id=job.id,
+            po_number=job.po_number,
+            step=job.step,
+            party=job.party,
+            verdict=result.call_verdict,
+            state=result.state,
+        )
+
+    async def _record(self, results: Sequence[tuple[Job, Result]]) -> list[bool]:
+        async with self._database.transaction() as connection:
+            wishes = await orders.record(connection, results)
+            for order_id, wish in wishes.items():
+                if wish:
+                    await steering.carry_out(connection, order_id, wish)
+            for job, result in results:
+                if result.pause:
+                    await parties.pause(connection, job.party, result.pause)
+        return [job.id in wishes for job, _ in results]
+
+    async def _judge_party(self, job: Job, result: Result) -> None:
+        """Open the party's breaker after failures in a row, close it after a success."""
+        health = self._loads[job.party].health
+        try:
+            if not is_party_failure(result):
+                if health.opened or job.probe:
+                    async with self._database.transaction() as connection:
+                        await parties.close_breaker(connection, job.party)
+                health.failures = health.opened = 0
+                return
+            health.failures += 1
+            if health.failures >= self._timing.breaker_failures or job.probe:
+                health.opened += 1
+                open_s = min(self._timing.breaker_open_s * 2 ** min(health.opened - 1, 10), MAX_BREAKER_OPEN_S)
+                why = result.last_error or result.hold_reason or ""
+                log.warning("breaker_open", party=job.party, seconds=open_s, why=why)
+                async with self._database.transaction() as connection:
+                    await parties.open_breaker(connection, job.party, health.failures, open_s, why)
+                health.failures = 0
+        except DatabaseUnavailable as error:
+            log.warning("party_health_not_kept", party=job.party, detail=str(error))
