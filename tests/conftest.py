@@ -1,1 +1,87 @@
-"""Fixtures for every test: no warnings, no sockets but loopback, real PostgreSQL from the wheel."""
+"""Fixtures for every test: real PostgreSQL from the wheel, a database from a template each, no sockets but loopback."""
+
+import asyncio
+import ipaddress
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from reward_relay.db import migrate
+from reward_relay.db.embedded import Embedded
+from reward_relay.db.engine import Database
+
+TEMPLATE = "relay_template"
+FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_connections=200")
+
+
+def _only_loopback(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect" or not isinstance(arguments[1], tuple):
+        return
+    host = str(arguments[1][0]).partition("%")[0]
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        raise AssertionError(f"a test wants to connect to {host}; only loopback is allowed")
+
+
+sys.addaudithook(_only_loopback)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[Embedded]:
+    """One server for the whole run, shared by all its processes; it does not sync to disk."""
+    workerinput = getattr(request.config, "workerinput", None)
+    run = workerinput["testrunuid"] if workerinput else uuid.uuid4().hex
+    folder = Path(tempfile.gettempdir()) / f"relay-tests-{run[:12]}"
+    server = Embedded(folder, FAST)
+    server.start()
+    asyncio.run(_make_template(server))
+    yield server
+    server.stop()
+    if not server.is_running():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _make_template(server: Embedded) -> None:
+    admin = await asyncpg.connect(server.url("postgres"))
+    try:
+        await admin.execute("SELECT pg_advisory_lock(1)")
+        if await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE):
+            return
+        await admin.execute(f"CREATE DATABASE {TEMPLATE}_new")
+        database = Database(server.url(f"{TEMPLATE}_new"), pool_size=1)
+        await migrate.migrate(database)
+        await database.close()
+        await admin.execute(f"ALTER DATABASE {TEMPLATE}_new RENAME TO {TEMPLATE}")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def database_url(postgres: Embedded) -> AsyncIterator[str]:
+    """The URL of an own database with all tables and no rows; commits and locks in it are real."""
+    name = f"t_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(postgres.url("postgres"))
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield postgres.url(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Connections to the test's own database."""
+    found = Database(database_url, pool_size=8)
+    yield found
+    await found.close()

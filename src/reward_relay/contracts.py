@@ -111,9 +111,6 @@ class Withdrawn:
 Parsed = RewardOrder | Informational | Withdrawn
 
 
-# --- inbound ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class InboundRequest:
     """A webhook as it came: header names in lower case, the query's last value of each name, the exact bytes."""
@@ -150,9 +147,6 @@ def read_json(text: bytes | str) -> Any:
         raise Unreadable("the JSON is nested too deeply to be a reward; check what posts to this URL") from None
     except (ValueError, ArithmeticError) as error:
         raise Unreadable(f"the body is not JSON ({error}); check the webhook's format setting") from None
-
-
-# --- outbound --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +262,6 @@ class ByHand:
 
 
 ClosingResult = Closed | NothingToDo | ByHand
-
-
-# --- adapters --------------------------------------------------------------------------------------------
 
 
 def listed(value: object) -> object:

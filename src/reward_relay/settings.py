@@ -178,6 +178,11 @@ def load(
     return settings
 
 
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process of ours that we start: our own, with changes."""
+    return {**os.environ, **changes}
+
+
 Problem = tuple[str, str]
 """A dotted key, and what is wrong with it."""
 

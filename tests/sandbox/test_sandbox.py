@@ -254,7 +254,7 @@ async def test_a_callback_that_fails_is_written_down(world: World) -> None:
     world.callback_status = 503
     await world.order()
     await world.called_back()
-    await asyncio.sleep(0)
+    await finished()
     (order,) = (await world.state())["orders"]
     assert [callback["status"] for callback in order["callbacks"]] == [503]
 

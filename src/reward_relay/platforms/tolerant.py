@@ -366,7 +366,7 @@ class Reader:
             return read(raw)
         except (ValueError, ArithmeticError):
             raise Unreadable(
-                f"{where}.{field} is {ascii(raw)[:40]}, not {wanted}; correct it on the platform, or name its place in "
+                f"{where}.{field} is {ascii(text_of(raw) or raw)[:40]}, not {wanted}; correct it on the platform, or name its place in "
                 f"{self._where(field)}"
             ) from None
 

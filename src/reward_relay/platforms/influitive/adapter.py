@@ -100,15 +100,12 @@ class Adapter:
     def __init__(self, name: str, settings: Settings, outbound: Outbound) -> None:
         self._name = name
         self._settings = settings
-        self._api: Api | None = None
-        if settings.api_token is not None and settings.org_id is not None:
-            keys = f"sources.{name}.api_token and sources.{name}.org_id"
-            caller = outbound.caller(f"source {name}", settings.api_url)
-            self._api = Api(caller, keys, settings.api_token, settings.org_id)
+        caller = outbound.caller(f"source {name}", settings.api_url)
+        self._api = Api(caller, f"sources.{name}", settings.fields, settings.api_token, settings.org_id)
         if settings.confirm:
             self.enriches = "always"
         else:
-            self.enriches = "never" if self._api is None else "when_unreachable"
+            self.enriches = "never" if self._api.missing() else "when_unreachable"
 
     def verify(self, request: InboundRequest) -> bytes:
         """By the shared token; the body is stored verbatim.
@@ -133,13 +130,11 @@ class Adapter:
         Raises:
             CallFailed: the list could not be read, or not to its end.
         """
-        if self._api is None:
+        if self._api.missing():
             return order
         entry = (await self._api.open_redemptions()).find(order.external_id)
         if entry is None:
-            reason = (
-                f"redemption {order.external_id} is no longer open in Influitive: it was decided or taken back there"
-            )
+            reason = "the redemption is no longer open in Influitive: it was decided or taken back there"
             return Withdrawn(order.external_id, reason, order)
         return _completed(order, wire.recipient_of(entry, self._name))
 
@@ -149,7 +144,7 @@ class Adapter:
         Raises:
             CallFailed: as `outbound` gives it.
         """
-        if self._api is None:
+        if self._api.missing():
             return []
         return [wire.body_of(entry) for entry in (await self._api.open_redemptions()).entries]
 
@@ -158,17 +153,13 @@ class Adapter:
         if ending.outcome is Outcome.CANCELLED:
             return NothingToDo("Influitive took the redemption back, or a person ended it; there is nothing to decide")
         settings, fulfilled = self._settings, ending.outcome is Outcome.FULFILLED
-        if self._api is None:
-            missing = [key for key in ("api_token", "org_id") if getattr(settings, key) is None]
-            keys = " and ".join(f"sources.{self._name}.{key}" for key in missing)
-            verb = "fulfil" if fulfilled else "refuse"
-            return ByHand(
-                f"{verb} redemption {order.external_id} in the AdvocateHub; with {keys} the relay would do it"
-            )
+        if missing := self._api.missing():
+            todo = f"{'fulfil' if fulfilled else 'refuse'} redemption {order.external_id} in the AdvocateHub"
+            return ByHand(f"{todo}; with {' and '.join(missing)} the relay would do it")
         message = ending.message or (settings.fulfil_message if fulfilled else None)
         decision = settings.fulfil_path if fulfilled else settings.refuse_path
         path = f"/reward_redemptions/{quote(order.external_id, safe='')}/decision/{decision}"
-        return self._api.request("POST", self._api.caller.url(path), {"message": message} if message else {})
+        return self._api.request("POST", path, {"message": message} if message else {})
 
     async def close(self, order: RewardOrder, ending: Ending, *, again: bool) -> ClosingResult:
         """Decide the redemption. What a second decision does is not known: before a repeat the open list is read.
@@ -177,7 +168,7 @@ class Adapter:
             CallFailed: PartyRefusesUs where Influitive refuses token or organisation; else the verdict.
         """
         request = self.preview_close(order, ending)
-        if self._api is None or not isinstance(request, OutboundRequest):
+        if not isinstance(request, OutboundRequest):
             return request
         if again and (await self._api.open_redemptions()).find(order.external_id) is None:
             return Closed(f"redemption {order.external_id} is not open any more: it was already decided")

@@ -1,6 +1,7 @@
 """Calls to Influitive's API, and its list of redemptions that still wait for a decision: `GET /reward_redemptions`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -19,6 +20,7 @@ class OpenRedemptions:
     """The open list, each entry with its contact; `complete` says that no page of it is missing."""
 
     entries: list[dict[str, Any]]
+    fields: Mapping[str, str]
     complete: bool
 
     def find(self, external_id: str) -> dict[str, Any] | None:
@@ -27,7 +29,7 @@ class OpenRedemptions:
         Raises:
             Unknown: it is on none of the pages that were read, and others are missing.
         """
-        found = next((entry for entry in self.entries if wire.is_about(entry, external_id)), None)
+        found = next((entry for entry in self.entries if wire.is_about(entry, external_id, self.fields)), None)
         if found is None and not self.complete:
             raise Unknown(
                 f"redemption {external_id} is not in the part of Influitive's open list that could be read, and the "
@@ -38,17 +40,24 @@ class OpenRedemptions:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Influitive's API with the credentials configured as `keys`; documented headers `Authorization`, `X_ORG_ID`."""
+    """Influitive's API, with the credentials and the `fields` table of the settings at `where`."""
 
     caller: Caller
-    keys: str
-    token: SecretStr
-    org_id: str
+    where: str
+    fields: Mapping[str, str]
+    token: SecretStr | None
+    org_id: str | None
 
-    def request(self, method: str, url: str, json: Any = None) -> OutboundRequest:
-        """A request with our credentials."""
-        token = SecretStr(f"Token {self.token.get_secret_value()}")
-        return OutboundRequest(method, url, json, {"X_ORG_ID": self.org_id}, {"Authorization": token})
+    def missing(self) -> list[str]:
+        """The settings without which nothing can be asked or told."""
+        credentials = {"api_token": self.token, "org_id": self.org_id}
+        return [f"{self.where}.{key}" for key, value in credentials.items() if value is None]
+
+    def request(self, method: str, path: str, json: Any = None) -> OutboundRequest:
+        """A request with our credentials (Influitive documentation: `Authorization: Token …` and `X_ORG_ID`)."""
+        token = SecretStr(f"Token {self.token.get_secret_value() if self.token else ''}")
+        headers = {"X_ORG_ID": self.org_id or ""}
+        return OutboundRequest(method, self.caller.url(path), json, headers, {"Authorization": token})
 
     async def send(self, request: OutboundRequest, *, read: bool = False) -> Answer:
         """Send it.
@@ -61,7 +70,7 @@ class Api:
         except Rejected as failure:
             if failure.status not in (401, 403):
                 raise
-            detail = f"{failure.detail}: it refuses our credentials; check {self.keys}"
+            detail = f"{failure.detail}: it refuses our credentials; check {self.where}.api_token and org_id"
             raise PartyRefusesUs(detail, status=failure.status, answer=failure.answer) from None
 
     async def open_redemptions(self) -> OpenRedemptions:
@@ -79,12 +88,13 @@ class Api:
             entries += found
             link = wire.next_page(page)
             if link is None:
-                return OpenRedemptions(entries, complete=True)
+                return OpenRedemptions(entries, self.fields, complete=True)
             url = _following(url, link)
-        return OpenRedemptions(entries, complete=False)
+        return OpenRedemptions(entries, self.fields, complete=False)
 
     async def _page(self, url: str) -> tuple[Any, list[dict[str, Any]]]:
-        answer = await self.send(self.request("GET", url), read=True)
+        request = replace(self.request("GET", "/reward_redemptions"), url=url)
+        answer = await self.send(request, read=True)
         page = answer.json()
         entries = wire.open_entries(page)
         if entries is None:

@@ -39,7 +39,7 @@ METADATA = ("metadata", "reward_metadata")
 VALUES = ("value", "face_value", "amount")
 
 REDEEMED = ("redeem", "redempt", "reward", "perk")
-DECIDED = re.compile(r"fulfill?ed|refused|rejected|declined|cancell?ed")
+DECIDED = re.compile(r"(?<!un)fulfill?ed|refused|rejected|declined|cancell?ed")
 
 Entry = Mapping[str, Any]
 POLLED = frozenset({"reward_redemption", "contact", "reward"})
@@ -172,10 +172,10 @@ def _referred(redemption: Any, kind: str, known: Mapping[str, Entry]) -> Entry |
     return next((known[key] for key in sorted(named) if key in known), None)
 
 
-def is_about(entry: Entry, external_id: str) -> bool:
+def is_about(entry: Entry, external_id: str, fields: Mapping[str, str]) -> bool:
     """Whether an entry of the open list is the redemption with this id or uuid."""
-    redemption = entry["reward_redemption"]
-    return isinstance(redemption, Mapping) and external_id in _texts(View(redemption), (*IDS, *PLAIN_IDS))
+    redemption, names = entry["reward_redemption"], (*_ids(entry, fields), *PLAIN_IDS)
+    return isinstance(redemption, Mapping) and external_id in _texts(View(redemption), names)
 
 
 def recipient_of(entry: Entry, source: str) -> Recipient:

@@ -118,7 +118,7 @@ class Settings(SourceSettings):
 class Adapter:
     """One Roster account; `name` is the source's name in the configuration."""
 
-    enriches: Literal["never"] = "never"
+    enriches: Literal["never", "when_unreachable", "always"] = "never"
 
     def __init__(self, name: str, settings: Settings, outbound: Outbound) -> None:
         self._name = name
@@ -186,16 +186,13 @@ class Adapter:
             "message": ending.message or "",
         }
         path = wire.filled(settings.close_path, {key: quote(value, safe="") for key, value in values.items()})
+        token = f"{settings.auth_scheme} {settings.api_token.get_secret_value()}".strip()
         return OutboundRequest(
             settings.close_method,
             self._caller.url(path),
             json=self._body(ending, values),
             headers=settings.close_headers,
-            secret_headers={
-                settings.auth_header: SecretStr(
-                    f"{settings.auth_scheme} {settings.api_token.get_secret_value()}".strip()
-                )
-            },
+            secret_headers={settings.auth_header: SecretStr(token)},
         )
 
     def _body(self, ending: Ending, values: dict[str, str]) -> Any:
@@ -216,10 +213,12 @@ class Adapter:
         try:
             answer = await self._caller.send(request)
         except Rejected as failure:
-            if failure.status not in (401, 403):
-                raise
-            detail = (
-                f"{failure.detail}: it refuses our key; check sources.{self._name}.api_token, auth_header, auth_scheme"
-            )
-            raise PartyRefusesUs(detail, status=failure.status, answer=failure.answer) from None
+            raise self._explained(failure) from None
         return Closed(f"{request.method} {request.url} answered {answer.status}", answer.status, answer.kept())
+
+    def _explained(self, failure: Rejected) -> Rejected:
+        """With the settings that may be wrong: neither the token's header nor the closing call are public."""
+        where, refused = f"sources.{self._name}", failure.status in (401, 403)
+        keys = "api_token, auth_header and auth_scheme" if refused else "close_method, close_path and close_body"
+        detail = f"{failure.detail}{' and refuses our token' if refused else ''}; check {keys} of {where}"
+        return (PartyRefusesUs if refused else Rejected)(detail, status=failure.status, answer=failure.answer)

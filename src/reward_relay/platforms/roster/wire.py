@@ -38,35 +38,30 @@ def read(body: bytes, source: str, fields: Mapping[str, str], event_types: Seque
     reader = Reader(payload, source, fields)
     listed = has_lines(levels) or bool(fields.keys() & {"items", "sku", "item_name"})
     event = event_name(levels, flat_type=not listed)
-    uninteresting = _uninteresting(event, event_types, source)
-    if uninteresting:
-        return Informational(uninteresting)
-    return _reward(reader, levels, None if event_types else event)
+    if event is not None and not _is_ours(event, event_types):
+        key = f"sources.{source}.event_types"
+        return Informational(f"the event is {event[:80]!r}; {key} names the events that place an order")
+    return _reward(reader, levels, folded(event or ""), chosen=bool(event_types))
 
 
-def _uninteresting(event: str | None, event_types: Sequence[str], source: str) -> str | None:
-    """Why an event asks nothing of us; None where it does."""
-    if event is None:
-        return None
-    if event_types:
-        ours = folded(event) in {folded(name) for name in event_types}
-    else:
-        ours = says(event, REDEEMED) or bool(says(event, ("reward",)) and WITHDRAWN.search(folded(event)))
-    return (
-        None
-        if ours
-        else f"the event is {event[:80]!r}; sources.{source}.event_types names the events that place an order"
-    )
+def _is_ours(event: str, event_types: Sequence[str]) -> bool:
+    """Whether an event is about a redeemed reward; a withdrawal is, also where the customer lists events."""
+    if WITHDRAWN.search(folded(event)) and says(event, (*REDEEMED, "reward")):
+        return True
+    return folded(event) in {folded(name) for name in event_types} if event_types else says(event, REDEEMED)
 
 
-def _reward(reader: Reader, levels: Levels, event: str | None) -> Parsed:
-    """The reward, or what became of it: a status is one of the words, the name of an event contains one."""
+def _reward(reader: Reader, levels: Levels, event: str, *, chosen: bool) -> Parsed:
+    """The reward, or what became of it: a status is one of the words, the name of an event contains one.
+
+    An event that the customer has `chosen` places an order, whatever its name.
+    """
     external_id = reader.external_id(levels, named=IDS, plain=PLAIN_IDS, last=LAST_IDS)
-    status, event = folded(status_of(levels) or ""), folded(event or "")
+    status = folded(status_of(levels) or "")
     if withdrawn := WITHDRAWN.fullmatch(status) or WITHDRAWN.search(event):
         order = _order_if_readable(reader, levels, external_id)
         return Withdrawn(external_id, f"Roster says that the order is {withdrawn[0]}", order)
-    if done := DONE.fullmatch(status) or DONE.search(event):
+    if done := DONE.fullmatch(status) or (None if chosen else DONE.search(event)):
         return Informational(f"Roster says that the order is {done[0]} already; it was not ours to place", external_id)
     return _order(reader, levels, external_id)
 

@@ -31,7 +31,10 @@ _URL = TypeAdapter(AnyHttpUrl)
 
 
 def _http_url(value: str) -> str:
-    _URL.validate_python(value)
+    try:
+        _URL.validate_python(value)
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address") from None
     return value.rstrip("/")
 
 

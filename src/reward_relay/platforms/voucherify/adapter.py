@@ -35,7 +35,10 @@ _URL = TypeAdapter(AnyHttpUrl)
 
 
 def _address_of_api(value: str) -> str:
-    _URL.validate_python(value)
+    try:
+        _URL.validate_python(value)
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address") from None
     value = value.rstrip("/")
     if value.endswith("/v1"):
         raise ValueError("leave out /v1 at the end; the relay adds it")

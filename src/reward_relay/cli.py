@@ -1,0 +1,275 @@
+"""The command line. Every command has an example in its `--help`."""
+
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from reward_relay import __version__, orders_cli, processes
+from reward_relay.db import migrate as migrations
+from reward_relay.db.engine import Database
+from reward_relay.errors import ConfigurationError, RelayError
+from reward_relay.settings import Settings
+from reward_relay.wiring import build, load_settings
+
+app = typer.Typer(
+    name="reward-relay",
+    help="Reward webhooks in, exactly one vendor order each, and the platform hears how it ended.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+config = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+app.add_typer(config, name="config")
+app.add_typer(orders_cli.orders, name="orders")
+app.add_typer(orders_cli.deliveries, name="deliveries")
+app.add_typer(orders_cli.parties, name="parties")
+out, err = Console(), Console(stderr=True)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)]
+Lifeline = Annotated[int | None, typer.Option(hidden=True)]
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Our own errors as a sentence and status 2, without a traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        for problem in error.problems:
+            err.print(f"[red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except RelayError as error:
+        err.print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+def settings_with(host: str | None = None, port: int | None = None) -> Settings:
+    """The configured settings, with what the command line says otherwise."""
+    settings = load_settings()
+    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    return settings.model_copy(update=changes)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket to serve on; a taken port is a readable error."""
+    try:
+        return processes.bind(settings.host, settings.port)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); give another --port or --host"]
+        ) from None
+
+
+@app.command()
+def up(host: Host = None, port: Port = None) -> None:
+    """API and worker on one machine, brought up and down together.
+
+    Example: `RELAY_CONFIG=relay.toml reward-relay up --port 8080`
+    """
+    with readable_errors():
+        settings = settings_with(host, port)
+        listener = listen(settings)
+        address = f"http://{settings.host}:{listener.getsockname()[1]}"
+        with processes.database(settings) as url:
+            if settings.database_url is not None:
+                asyncio.run(processes.migrated(url))
+            environment = {"RELAY_DATABASE_URL": url}
+            if settings.public_url is None:
+                environment["RELAY_PUBLIC_URL"] = address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+            if not settings.api_keys:
+                key = secrets.token_urlsafe(24)
+                environment |= {"RELAY_API_KEYS__LOCAL__KEY": key, "RELAY_API_KEYS__LOCAL__ROLE": "operator"}
+                login = f"with the key [bold]{key}[/] (new at each start; [api_keys] makes lasting ones)"
+            else:
+                login = f"with a key of: {', '.join(settings.api_keys)}"
+            family = processes.Family(environment)
+            family.start(["serve", "--fd", str(listener.fileno())], files=[listener.fileno()])
+            family.start(["work"])
+            _announce(settings, address, login)
+            code = family.run(processes.keep_postgres(settings))
+    raise typer.Exit(code)
+
+
+def _announce(settings: Settings, address: str, login: str) -> None:
+    sources = "\n".join(f"  POST {address}/webhooks/{name}" for name in settings.sources) or "  (no [sources] yet)"
+    lines = [f"API        {address}/docs", f"Log in     {login}", "Webhooks", sources]
+    if settings.public_url is None:
+        lines.append("[yellow]public_url is not set: vendors outside this machine cannot call back; polling works[/]")
+    if not settings.routes:
+        lines.append("[yellow]there are no [[routes]]: every reward will be held until there is one[/]")
+    out.print(Panel("\n".join(lines).replace("[api_keys]", r"\[api_keys]"), title="Reward Relay is up", expand=False))
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="API processes that share the port.")] = 1,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    lifeline: Lifeline = None,
+) -> None:
+    """The API alone.
+
+    Example: `reward-relay serve --host 0.0.0.0 --port 8080 --workers 2`
+    """
+    with readable_errors():
+        settings = settings_with(host, port)
+        listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
+        with processes.database(settings) as url:
+            if workers == 1:
+                processes.serve_relay(settings, url, listener, lifeline=lifeline)
+                return
+            family = processes.Family({"RELAY_DATABASE_URL": url})
+            for _ in range(workers):
+                family.start(["serve", "--fd", str(listener.fileno())], files=[listener.fileno()])
+            code = family.run(processes.keep_postgres(settings))
+    raise typer.Exit(code)
+
+
+@app.command()
+def work(
+    processes_: Annotated[int, typer.Option("--processes", min=1, max=64, help="Worker processes.")] = 1,
+    share: Annotated[int, typer.Option(hidden=True)] = 1,
+    lifeline: Lifeline = None,
+) -> None:
+    """The worker alone: places, checks and closes orders. Any number may run, on any number of machines.
+
+    Example: `reward-relay work --processes 2`
+    """
+    with readable_errors():
+        settings = load_settings()
+        with processes.database(settings) as url:
+            if processes_ == 1:
+                processes.work_relay(settings, url, processes=share, lifeline=lifeline)
+                return
+            family = processes.Family({"RELAY_DATABASE_URL": url})
+            for _ in range(processes_):
+                family.start(["work", "--share", str(processes_)])
+            code = family.run(processes.keep_postgres(settings))
+    raise typer.Exit(code)
+
+
+@app.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="Revision to go to; `base` removes every table.")] = "head",
+    new: Annotated[str | None, typer.Option(help="Write a migration with this message (for developers).")] = None,
+) -> None:
+    """Bring the database's tables to this version.
+
+    Example: `RELAY_DATABASE_URL=postgresql://relay@db/relay reward-relay migrate`
+    """
+
+    async def run(url: str) -> None:
+        database = Database(url, pool_size=1)
+        try:
+            await (migrations.new_revision(database, new) if new else migrations.migrate(database, to))
+        finally:
+            await database.close()
+
+    with readable_errors(), processes.database(load_settings()) as url:
+        asyncio.run(run(url))
+        out.print(f"[green]✓[/] the database is at {escape(to)}")
+
+
+@app.command()
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8090,
+) -> None:
+    """The simulated vendor and platforms, to try routes before there are credentials.
+
+    Example: `reward-relay sandbox --port 8090`, then point `base_url` and `api_url` at it (see its README).
+    """
+    from reward_relay.sandbox.app import create_app
+
+    with readable_errors():
+        listener = listen(Settings(host=host, port=port))
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        out.print(Panel(f"Vendor     {address}/gcp\nSwitches   {address}/docs", title="Sandbox", expand=False))
+        processes.serve_app(create_app(), listener)
+
+
+@app.command()
+def demo(
+    leave: Annotated[bool, typer.Option("--exit", help="End by itself: 0 if every order ended as it should.")] = False,
+) -> None:
+    """The whole relay on this machine: every platform's reward from webhook to closing call, watched live.
+
+    Example: `reward-relay demo --exit`
+    """
+    from reward_relay.sandbox.demo import run
+
+    with readable_errors():
+        raise typer.Exit(run(stay=not leave))
+
+
+@app.command()
+def explain(
+    payload: Annotated[Path, typer.Argument(help="A file with the webhook's body; `-` reads standard input.")],
+    source: Annotated[str, typer.Option(help="A name of [sources].")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """What would become of a payload: route, vendor request, closing call. Nothing is stored or sent.
+
+    Example: `reward-relay explain --source talkable payload.json`
+    """
+    with readable_errors():
+        try:
+            body = sys.stdin.buffer.read() if str(payload) == "-" else payload.read_bytes()
+        except OSError as error:
+            raise ConfigurationError([f"{payload}: cannot be read ({error.strerror})"]) from None
+        # Explaining touches no database; nothing is ever sent to this address.
+        ops = build(load_settings(), "postgresql://localhost/none").ops
+        orders_cli.show_explained(ops.explain(source, body, ""), as_json=as_json)
+
+
+@app.command()
+def replay(
+    delivery: Annotated[list[str] | None, typer.Argument(help="Ids of deliveries.")] = None,
+    quarantined: Annotated[bool, typer.Option(help="All quarantined ones instead.")] = False,
+    source: Annotated[str | None, typer.Option(help="With --quarantined: only of this source.")] = None,
+) -> None:
+    """Take deliveries once more, after a fix of configuration or adapter.
+
+    Example: `reward-relay replay --quarantined --source roster`
+    """
+    with readable_errors():
+        orders_cli.replay(delivery or [], quarantined=quarantined, source=source)
+
+
+@config.command("check")
+def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFIG, or relay.toml.")] = None) -> None:
+    """Every mistake in the configuration, each as one line.
+
+    Example: `reward-relay config check relay.toml`
+    """
+    with readable_errors():
+        settings = load_settings(file)
+        build(settings, "postgresql://localhost/none")
+        counted = (("sources", settings.sources), ("vendors", settings.vendors), ("routes", settings.routes))
+        out.print(f"[green]✓[/] {', '.join(f'{len(found)} {name}' for name, found in counted)}: no mistakes")
+        if settings.public_url is None:
+            out.print("[yellow]![/] public_url is not set: vendors outside this machine cannot call back")
+        if not settings.api_keys:
+            out.print(r"[yellow]![/] there are no \[api_keys]: the ops API stays closed under serve")
+        if not settings.routes:
+            out.print(r"[yellow]![/] there are no \[\[routes]]: every reward will be held")
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Reward Relay."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit

@@ -1,0 +1,217 @@
+"""Running as processes: the database they need, the API server, the worker, and a parent that keeps several.
+
+A child ends when its parent does, however that ended: it reads from a pipe (the lifeline) whose other end only the
+parent holds.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from reward_relay import logs
+from reward_relay.db import migrate
+from reward_relay.db.embedded import Embedded
+from reward_relay.db.engine import Database
+from reward_relay.errors import DatabaseUnavailable
+from reward_relay.settings import Settings, child_environment
+from reward_relay.web.app import create_app
+from reward_relay.wiring import build
+
+DRAIN_S = 30
+LOOK_S = 0.2
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URL of the configured database, or of the embedded one, which is started, migrated and later let go."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    server = Embedded(settings.data_dir)
+    try:
+        url = server.start()
+        asyncio.run(migrated(url))
+        yield url
+    finally:
+        server.stop()
+
+
+async def migrated(url: str) -> None:
+    """Bring a database to the newest migration."""
+    connection = Database(url, pool_size=1)
+    try:
+        await migrate.migrate(connection)
+    finally:
+        await connection.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind((host, port))
+    found.listen(2048)
+    found.setblocking(False)
+    return found
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but SIGTERM ends it with status 0: it would raise the signal again after a clean stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve_app(app: Any, listener: socket.socket, *, lifeline: int | None = None) -> None:
+    """Serve an ASGI application on a socket until SIGTERM, SIGINT, or the end of the parent."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,  # paths hold callback tokens
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+        timeout_keep_alive=75,
+        backlog=2048,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    async def main() -> None:
+        _on_end(stop, lifeline)
+        await server.serve(sockets=[listener])
+
+    _run(main)
+
+
+def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeline: int | None = None) -> None:
+    """Serve the relay's API."""
+    logs.configure(settings.log_level, settings.log_format)
+    serve_app(create_app(build(settings, url)), listener, lifeline=lifeline)
+
+
+def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: int | None = None) -> None:
+    """Run one worker (one of `processes`) until SIGTERM, SIGINT, or the end of the parent."""
+    logs.configure(settings.log_level, settings.log_format)
+
+    async def main() -> None:
+        relay = build(settings, url)
+        worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
+        _on_end(worker.stop, lifeline)
+        try:
+            await worker.run()
+        finally:
+            poller.cancel()
+            with suppress(asyncio.CancelledError):
+                await poller
+            await relay.close()
+
+    _run(main)
+
+
+def _run(main: Callable[[], Any]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def _on_end(stop: Callable[[], None], lifeline: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if lifeline is not None:
+
+        def parent_ended() -> None:
+            loop.remove_reader(lifeline)
+            stop()
+
+        loop.add_reader(lifeline, parent_ended)
+
+
+@dataclass(slots=True)
+class Family:
+    """A parent's children: they start together and end together."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    ending: bool = False
+    _pipe: tuple[int, int] = field(default_factory=os.pipe)
+
+    def start(self, arguments: Sequence[str], *, files: Sequence[int] = ()) -> None:
+        """Start `reward-relay ARGUMENTS` with the family's lifeline; `files` are inherited."""
+        read, _ = self._pipe
+        self.children.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "reward_relay", *arguments, "--lifeline", str(read)],
+                env=child_environment(self.environment),
+                pass_fds=[read, *files],
+                start_new_session=True,
+            )
+        )
+
+    def run(self, meanwhile: Callable[[], None] = lambda: None) -> int:
+        """Wait until a signal asks for the end (0) or a child ends by itself (1); then end all children."""
+        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while not self.ending and all(child.poll() is None for child in self.children):
+                meanwhile()
+                time.sleep(LOOK_S)
+            failed = not self.ending
+            return self.stop() or int(failed)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> int:
+        """End every child: SIGTERM, then SIGKILL for those that do not drain in time; 0 where all ended well."""
+        for child in self.children:
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + DRAIN_S + 5
+        for child in self.children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.1, deadline - time.monotonic()))
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        return max((abs(child.returncode) for child in self.children), default=0)
+
+    def _end(self, *_: object) -> None:
+        self.ending = True
+
+
+def keep_postgres(settings: Settings) -> Callable[[], None]:
+    """A look at the embedded server, a second apart, that starts it again where it has died."""
+    if settings.database_url is not None:
+        return lambda: None
+    server, last = Embedded(settings.data_dir), time.monotonic()
+
+    def look() -> None:
+        nonlocal last
+        if time.monotonic() - last < 1:
+            return
+        last = time.monotonic()
+        if not server.is_running():
+            with suppress(DatabaseUnavailable):
+                server.start()
+
+    return look
