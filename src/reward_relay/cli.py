@@ -186,6 +186,8 @@ def migrate(
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8090,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    lifeline: Lifeline = None,
 ) -> None:
     """The simulated vendor and platforms, to try routes before there are credentials.
 
@@ -194,10 +196,11 @@ def sandbox(
     from reward_relay.sandbox.app import create_app
 
     with readable_errors():
-        listener = listen(Settings(host=host, port=port))
-        address = f"http://{host}:{listener.getsockname()[1]}"
-        out.print(Panel(f"Vendor     {address}/gcp\nSwitches   {address}/docs", title="Sandbox", expand=False))
-        processes.serve_app(create_app(), listener)
+        listener = socket.socket(fileno=fd) if fd is not None else listen(Settings(host=host, port=port))
+        if fd is None:
+            address = f"http://{host}:{listener.getsockname()[1]}"
+            out.print(Panel(f"Vendor     {address}/gcp\nSwitches   {address}/docs", title="Sandbox", expand=False))
+        processes.serve_app(create_app(), listener, lifeline=lifeline)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -149,9 +150,13 @@ def _on_end(stop: Callable[[], None], lifeline: int | None) -> None:
 
 @dataclass(slots=True)
 class Family:
-    """A parent's children: they start together and end together."""
+    """A parent's children: they start together and end together.
+
+    `environment` is added to theirs; with a `folder` they run there, and get none of the parent's own settings.
+    """
 
     environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     ending: bool = False
     _pipe: tuple[int, int] = field(default_factory=os.pipe)
@@ -162,7 +167,8 @@ class Family:
         self.children.append(
             subprocess.Popen(
                 [sys.executable, "-m", "reward_relay", *arguments, "--lifeline", str(read)],
-                env=child_environment(self.environment),
+                env=child_environment(self.environment, alone=self.folder is not None),
+                cwd=self.folder,
                 pass_fds=[read, *files],
                 start_new_session=True,
             )

@@ -178,9 +178,10 @@ def load(
     return settings
 
 
-def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process of ours that we start: our own, with changes."""
-    return {**os.environ, **changes}
+def child_environment(changes: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
+    """The environment for a process of ours that we start: our own, with changes; `alone` without our settings."""
+    own = {key: value for key, value in os.environ.items() if not (alone and key.startswith(PREFIX))}
+    return {**own, **changes}
 
 
 Problem = tuple[str, str]

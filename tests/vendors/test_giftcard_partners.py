@@ -290,6 +290,12 @@ async def test_no_claim_data_comes_out_of_any_answer(status: int) -> None:
     assert [secret for secret in SECRETS if secret in said] == []
 
 
+async def test_of_an_accepted_order_only_named_fields_are_kept() -> None:
+    body = {**CREATED, "Message": "Your code is CODE-123"}
+    placed = await Vendor(httpx.Response(201, json=body)).adapter.place(placement(), KEY)
+    assert json.loads(placed.answer) == {"Id": "gcp-1", "Status": "Pending", "PONumber": KEY, "Total": "20.0"}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: (

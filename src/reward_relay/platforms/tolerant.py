@@ -366,8 +366,8 @@ class Reader:
             return read(raw)
         except (ValueError, ArithmeticError):
             raise Unreadable(
-                f"{where}.{field} is {ascii(text_of(raw) or raw)[:40]}, not {wanted}; correct it on the platform, or name its place in "
-                f"{self._where(field)}"
+                f"{where}.{field} is {ascii(text_of(raw) or raw)[:40]}, not {wanted}; correct it on the platform, or "
+                f"name its place in {self._where(field)}"
             ) from None
 
     def _where(self, field: str) -> str:

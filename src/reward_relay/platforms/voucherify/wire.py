@@ -12,7 +12,7 @@ from typing import Any
 
 from reward_relay.contracts import Address, Recipient, clean_text, read_json
 from reward_relay.errors import Unreadable
-from reward_relay.inbound import dig, pick, text_of
+from reward_relay.inbound import dig, text_of
 
 SIGNATURE_HEADER = "x-voucherify-signature"
 ALREADY_ROLLED_BACK = "already_rolled_back"
@@ -33,15 +33,16 @@ class Kind(StrEnum):
 
 
 def text(data: Any, *names: str) -> str | None:
-    """The first of the named fields as clean text, None where it is missing, empty or no scalar."""
-    found = clean_text(text_of(pick(data, *names)))
-    return found if isinstance(found, str) else None
+    """The first of the named fields that holds a scalar, as clean text; None where there is none."""
+    if not isinstance(data, Mapping):
+        return None
+    found = (clean_text(text_of(data.get(name))) for name in names)
+    return next((each for each in found if isinstance(each, str)), None)
 
 
 def at(data: Any, path: str) -> str | None:
-    """The scalar at a dotted path as clean text, None where it is missing, empty or no scalar."""
-    parent, _, name = path.rpartition(".")
-    return text(dig(data, parent) if parent else data, name)
+    """The scalar at a dotted path as clean text, None where there is none."""
+    return text({path: dig(data, path)}, path)
 
 
 def _id(found: str | None) -> str | None:
@@ -173,7 +174,7 @@ def recipient_of(customer: Any) -> Recipient:
         name=text(customer, "name"),
         email=text(customer, "email"),
         phone=text(customer, "phone"),
-        address=_address(pick(customer, "address")),
+        address=_address(dig(customer, "address")),
     )
 
 

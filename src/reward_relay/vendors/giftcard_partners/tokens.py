@@ -29,15 +29,22 @@ class Token:
 
 
 class Tokens:
-    """The cached token of one account. `clock` counts seconds and never goes back."""
+    """The cached token of one account. `clock` counts seconds and never goes back, `deadline_s` bounds one renewal."""
 
     def __init__(
-        self, caller: Caller, request: OutboundRequest, setting: str, clock: Callable[[], float] = time.monotonic
+        self,
+        caller: Caller,
+        request: OutboundRequest,
+        setting: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        deadline_s: float = TOKEN_DEADLINE_S,
     ) -> None:
         self._caller = caller
         self._request = request
         self._setting = setting
         self._clock = clock
+        self._deadline_s = deadline_s
         self._token: Token | None = None
         self._lock = asyncio.Lock()
         self._renewals = 0
@@ -88,10 +95,10 @@ class Tokens:
     async def _fetch(self) -> Token:
         party = self._caller.party
         try:
-            async with asyncio.timeout(TOKEN_DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 answer = await self._caller.exchange(self._request, read=True)
         except TimeoutError:
-            raise NotSent(f"{party} gave no token within {TOKEN_DEADLINE_S:.0f} s; nothing was ordered") from None
+            raise NotSent(f"{party} gave no token within {self._deadline_s:.0f} s; nothing was ordered") from None
         except CallFailed as failure:
             raise NotSent(f"no token: {failure.detail}; nothing was ordered") from failure
         self._raise_for(answer)

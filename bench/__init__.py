@@ -1,0 +1,1 @@
+"""Measurements that decision records rest on. Not part of the product."""

@@ -1,0 +1,81 @@
+"""What every engine is given: the same jobs, the same work, the same number in flight."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from asyncpg import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`jobs` are due at once, `waiting` more are due tomorrow; `concurrency` is how many jobs run at a time."""
+
+    jobs: int
+    work_s: float
+    concurrency: int
+    waiting: int
+
+
+class Work:
+    """The job: some milliseconds of waiting, as for an HTTP call. It counts itself.
+
+    `started_at` is the wall clock at the first job's start, `peak` the most that ran at a time.
+    """
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._running = 0
+        self.done = 0
+        self.peak = 0
+        self.started_at: float | None = None
+        self.all_done = asyncio.Event()
+
+    async def __call__(self) -> None:
+        """Work on one job."""
+        if self.started_at is None:
+            self.started_at = time.time()
+        self._running += 1
+        self.peak = max(self.peak, self._running)
+        await asyncio.sleep(self._load.work_s)
+        self._running -= 1
+        self.done += 1
+        if self.done >= self._load.jobs:
+            self.all_done.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the engine's own tables say: how many jobs ended well, and when the last of them was written."""
+
+    jobs: int
+    last_at: datetime
+
+
+class Engine(Protocol):
+    """One way to hand out jobs from PostgreSQL."""
+
+    name: str
+
+    def settings(self, load: Load) -> str:
+        """What it runs with, for the report."""
+        ...
+
+    async def prepare(self, url: str, load: Load) -> None:
+        """Make the engine's tables in an empty database and put all jobs into them."""
+        ...
+
+    async def drain(self, url: str, load: Load, work: Work) -> None:
+        """Work until every due job is done, then stop in good order."""
+        ...
+
+    async def recorded(self, connection: Connection) -> Recorded:
+        """What the tables say afterwards."""
+        ...
+
+
+def chunks(total: int, size: int = 10_000) -> list[int]:
+    """`total` in parts of at most `size`."""
+    return [size] * (total // size) + ([total % size] if total % size else [])
