@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
@@ -116,7 +117,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return bounded_wait((at - datetime.now(UTC)).total_seconds())
@@ -174,7 +175,9 @@ class Outbound:
             connector = aiohttp.TCPConnector(
                 limit=0, resolver=PublicResolver(self._private_hosts), keepalive_timeout=15, ttl_dns_cache=30
             )
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            found = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            found._retry_connection = False  # it would repeat a GET, PUT or DELETE that may have arrived
+            return found
 
         return AiohttpTransport(client=session)
 
@@ -184,7 +187,10 @@ class Outbound:
         if self._client is None:
             timeout = httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s))
             self._client = httpx.AsyncClient(
-                transport=self._transport(), timeout=timeout, headers={"user-agent": "reward-relay"}
+                transport=self._transport(),
+                timeout=timeout,
+                headers={"user-agent": "reward-relay"},
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one order's cookies are not the next one's
             )
         return self._client
 

@@ -1,106 +1,88 @@
-"""A far side that a test steers, and the webhooks of every platform as they are sent."""
+"""The sandbox as the far side of a relay in this process, wired both ways without sockets."""
 
-import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from reward_relay.sandbox import senders
+from reward_relay.sandbox.app import Sandbox, create_app
+from reward_relay.sandbox.far_side import SandboxOptions
 from reward_relay.sandbox.senders import Webhook
+from reward_relay.web.app import create_app as create_relay_app
 from reward_relay.wiring import Relay
-from support.relays import INFLUITIVE_TOKEN, ROSTER_TOKEN, TALKABLE_KEY, VOUCHERIFY_KEY
-
-TALKABLE_ID = "8261305"
-"""The reward's id in the sample `talkable_referrer`."""
 
 
-class FarSide:
-    """Vendor and platforms in one. `place_status` and `word` are what the vendor answers.
+class _Late(httpx.AsyncBaseTransport):
+    """A transport that is known only after what it leads to has been built."""
 
-    While `gate` is cleared, an order that is being placed waits there; `asked` is set as soon as one does.
-    """
+    target: httpx.AsyncBaseTransport | None = None
 
-    def __init__(self) -> None:
-        self.placed: list[dict[str, Any]] = []
-        self.told: list[httpx.Request] = []
-        self.redemptions: list[dict[str, Any]] = []
-        self.place_status, self.word = 201, "Pending"
-        self.gate, self.asked = asyncio.Event(), asyncio.Event()
-        self.gate.set()
-
-    def transport(self) -> httpx.MockTransport:
-        """Its network."""
-        return httpx.MockTransport(self._answer)
-
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        if path.endswith("/Tokens"):
-            return httpx.Response(200, json={"Value": "bearer-1", "ExpiresIn": 3600})
-        if path.endswith("/Orders"):
-            return await self._place(json.loads(request.content))
-        if path.startswith("/gcp/v1/Orders/"):
-            return httpx.Response(200, json={"Id": path.rpartition("/")[2], "Status": self.word})
-        if path.endswith("/reward_redemptions"):
-            return httpx.Response(200, json={"reward_redemptions": self.redemptions, "contacts": []})
-        self.told.append(request)
-        return httpx.Response(200, json={})
-
-    async def _place(self, body: dict[str, Any]) -> httpx.Response:
-        self.asked.set()
-        await self.gate.wait()
-        if self.place_status != 201:
-            return httpx.Response(self.place_status, json={"Message": "no"})
-        self.placed.append(body)
-        return httpx.Response(201, json={"Id": f"G{len(self.placed)}", "Status": self.word})
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert self.target is not None
+        return await self.target.handle_async_request(request)
 
 
-def unreachable() -> httpx.MockTransport:
-    """A network on which nobody answers."""
+class _Untouched(httpx.AsyncBaseTransport):
+    """Hands requests on, and stays open when one of its clients closes."""
 
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError(f"nobody is at {request.url.host}", request=request)
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app=app)
 
-    return httpx.MockTransport(refuse)
-
-
-def talkable(change: Callable[[Any], object] | None = None, *, key: str = TALKABLE_KEY, **reward: Any) -> Webhook:
-    """The referrer's reward as a form, with these fields of the reward otherwise."""
-    payload = senders.sample("talkable_referrer")
-    payload["reward"] |= reward
-    if change is not None:
-        change(payload)
-    return senders.talkable_form(payload, key)
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._inner.handle_async_request(request)
 
 
-def roster(order_id: str = "R-1", **changes: Any) -> Webhook:
-    """A redeemed reward of Roster's."""
-    return senders.roster(senders.roster_order(order_id, **changes), ROSTER_TOKEN)
+@dataclass
+class Far:
+    """The simulated vendor and platforms."""
+
+    app: Sandbox
+    client: httpx.AsyncClient
+    late: _Late
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """What the relay's outbound calls go through."""
+        return _Untouched(self.app)
+
+    async def rule(self, **rule: Any) -> None:
+        """Let the far side misbehave."""
+        answer = await self.client.post("/sandbox/rules", json=rule)
+        assert answer.status_code == 201, answer.text
+
+    async def state(self) -> dict[str, Any]:
+        """Everything counted there."""
+        found: dict[str, Any] = (await self.client.get("/sandbox/state")).json()
+        return found
+
+    async def orders_per_key(self) -> dict[str, int]:
+        """How many orders the vendor made for each PO number."""
+        found: dict[str, int] = (await self.state())["counts"]["orders"]
+        return found
+
+    async def closings(self, platform: str) -> dict[str, int]:
+        """How often a platform was told of each reward."""
+        found: dict[str, int] = (await self.state())["counts"]["closings"].get(platform, {})
+        return found
+
+    def calls_back(self, relay: Relay) -> None:
+        """Let the vendor's callbacks reach this relay."""
+        self.late.target = httpx.ASGITransport(app=create_relay_app(relay))
 
 
-def every_platform() -> dict[str, Webhook]:
-    """One real reward of each source of `support.relays.CONFIGURATION`."""
-    return {
-        "talkable": talkable(),
-        "voucherify": senders.voucherify(senders.sample("voucherify_customer_rewarded"), VOUCHERIFY_KEY),
-        "roster": roster(),
-        "influitive": senders.influitive(senders.influitive_redemption(901), INFLUITIVE_TOKEN),
-    }
+@asynccontextmanager
+async def far_side(complete_after_s: float = 0.02, **options: Any) -> AsyncIterator[Far]:
+    """A fresh far side; orders complete after `complete_after_s` seconds."""
+    late = _Late()
+    app = create_app(SandboxOptions(complete_after_s=complete_after_s, slow_s=2, **options), callbacks=late)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://far.test") as client:
+        try:
+            yield Far(app, client, late)
+        finally:
+            await app.close()
 
 
-async def post(client: httpx.AsyncClient, source: str, webhook: Webhook) -> httpx.Response:
-    """Send a webhook to the relay."""
+async def send(client: httpx.AsyncClient, source: str, webhook: Webhook) -> httpx.Response:
+    """Post a webhook as its platform does."""
     return await client.post(webhook.url(f"/webhooks/{source}"), content=webhook.body, headers=webhook.headers)
-
-
-async def accepted(client: httpx.AsyncClient, source: str, webhook: Webhook) -> str:
-    """Send a webhook that becomes an order; returns the order's id."""
-    answer = await post(client, source, webhook)
-    assert answer.json()["verdict"] == "accepted", answer.text
-    return str(answer.json()["order_id"])
-
-
-async def reasons(relay: Relay, order_id: str) -> str:
-    """Everything that an order's events say, as one text."""
-    return "\n".join(event["reason"] or "" for event in (await relay.ops.order(order_id))["events"])

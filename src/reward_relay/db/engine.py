@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from reward_relay.errors import ConfigurationError, DatabaseUnavailable
@@ -70,6 +71,8 @@ class Database:
             if error.connection_invalidated or _is_outage(error.orig):
                 raise DatabaseUnavailable(_outage(error.orig)) from error
             raise
+        except PoolTimeout as error:
+            raise DatabaseUnavailable("every connection to PostgreSQL is busy; try again in a few seconds") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if _is_outage(error):
                 raise DatabaseUnavailable(_outage(error)) from error
@@ -127,7 +130,10 @@ def _is_outage(error: BaseException | None) -> bool:
         asyncpg.CannotConnectNowError,
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
-        asyncpg.TooManyConnectionsError,
+        asyncpg.InsufficientResourcesError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.ReadOnlySQLTransactionError,
     )
     while error is not None:
         if isinstance(error, outages):
