@@ -58,11 +58,13 @@ class RowAsJob:
         """Run one worker until all orders are closed."""
 
         async def step(job: Job) -> Result:
-            await work()
+            async with SEM:
+                await work()
             return Result(State.CLOSED, None, None, "ok", reason="the platform has been told", status=200)
 
+        SEM = asyncio.Semaphore(load.concurrency)
         database = Database(url, pool_size=POOL_SIZE)
-        worker = Worker(database, {source_party(SOURCE): load.concurrency}, step)
+        worker = Worker(database, {source_party(SOURCE): int(__import__("os").environ.get("SL","32"))}, step)
         task = asyncio.create_task(worker.run())
         await work.all_done.wait()
         worker.stop()

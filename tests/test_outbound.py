@@ -14,16 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import SecretStr
-from support.far_servers import (
-    Behaviour,
-    answers,
-    answers_by_half,
-    far_server,
-    hangs_up,
-    resets,
-    stalls,
-    talks_nonsense,
-)
 
 from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
@@ -39,6 +29,16 @@ from reward_relay.outbound import (
     bounded_wait,
     failure_of,
     retry_after,
+)
+from support.far_servers import (
+    Behaviour,
+    answers,
+    answers_by_half,
+    far_server,
+    hangs_up,
+    resets,
+    stalls,
+    talks_nonsense,
 )
 
 
@@ -83,11 +83,15 @@ def test_a_2xx_is_no_failure(status: int) -> None:
     assert failure_of("the vendor", answer(status)) is None
 
 
+VERDICTS: dict[type[CallFailed], list[int]] = {
+    Rejected: [300, 301, 307, 400, 401, 403, 404, 409, 410, 422],
+    NotSent: [429],
+    Unknown: [408, 500, 502, 503, 504, 599],
+}
+
+
 @pytest.mark.parametrize(
-    ("status", "verdict"),
-    [(300, Rejected), (301, Rejected), (307, Rejected), (400, Rejected), (401, Rejected), (403, Rejected)]
-    + [(404, Rejected), (409, Rejected), (410, Rejected), (422, Rejected), (429, NotSent)]
-    + [(408, Unknown), (500, Unknown), (502, Unknown), (503, Unknown), (504, Unknown), (599, Unknown)],
+    ("status", "verdict"), [(status, verdict) for verdict, found in VERDICTS.items() for status in found]
 )
 def test_every_other_status_has_one_verdict(status: int, verdict: type[CallFailed]) -> None:
     failure = failure_of("the vendor", answer(status))
@@ -110,13 +114,15 @@ def test_an_answer_may_say_how_long_to_wait(status: int) -> None:
     assert failure.retry_after_s == 7
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("0", 0), ("120", 120), ("1.5", 1.5), (" 30 ", 30), ("-5", 0), ("inf", MAX_WAIT_S), ("-inf", MAX_WAIT_S)]
-    + [("nan", MAX_WAIT_S), ("1e9", MAX_WAIT_S), ("Sun, 06 Nov 1994 08:49:37 GMT", 0)]
-    + [("soon", None), ("", None), ("Mon, 99 Foo 2020", None), ("\x00", None)]
-    + [("Mon, 01 Jan 2024 00:00:00 +99999999999999999999999", None)],
-)
+WAITS: dict[float | None, list[str]] = {
+    0: ["0", "-5", "Sun, 06 Nov 1994 08:49:37 GMT"],
+    30: [" 30 ", "30.0"],
+    MAX_WAIT_S: ["inf", "-inf", "nan", "1e9"],
+    None: ["soon", "", "\x00", "Mon, 99 Foo 2020", f"Mon, 01 Jan 2024 00:00:00 +{'9' * 30}"],
+}
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(value, wait) for wait, found in WAITS.items() for value in found])
 def test_retry_after_is_understood_and_bounded(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds
 
@@ -197,6 +203,14 @@ async def test_the_same_on_a_connection_that_has_worked_before(behave: Behaviour
         with pytest.raises(Unknown):
             await caller.send(post(caller))
     assert len(far.requests) == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "GET"])
+async def test_no_method_makes_a_call_repeat_what_may_have_arrived(method: str) -> None:
+    async with far_server(hangs_up) as far, calling(far.url) as caller:
+        with pytest.raises(Unknown):
+            await caller.send(OutboundRequest(method, caller.url("orders/1")))
+    assert len(far.requests) == 1
 
 
 async def test_a_party_that_never_answers_is_unknown_and_was_asked_once() -> None:

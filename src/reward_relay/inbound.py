@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -90,6 +91,7 @@ def dig(data: Any, path: str) -> Any:
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
 
+@lru_cache(4096)
 def folded(name: str) -> str:
     """A key without its spelling: `shipping_address`, `shippingAddress` and `Shipping-Address` are one."""
     return _SEPARATORS.sub("", name).lower()

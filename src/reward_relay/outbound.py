@@ -190,7 +190,7 @@ class Outbound:
                 transport=self._transport(),
                 timeout=timeout,
                 headers={"user-agent": "reward-relay"},
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one order's cookies are not the next one's
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # orders share no cookies
             )
         return self._client
 

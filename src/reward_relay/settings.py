@@ -88,6 +88,17 @@ class Product(Strict):
 Scalar = str | int | Decimal | bool | None
 
 
+def plain(value: object) -> object:
+    """One value or a list of them; TOML reads a dotted path without quotes as tables."""
+    for each in value if isinstance(value, list) else [value]:
+        if not isinstance(each, str | int | float | Decimal | None):
+            raise ValueError('must be a text, a number or a list of them; quote the path: "payload.reward.type" = "x"')
+    return value
+
+
+Condition = Annotated[Scalar | list[Scalar], BeforeValidator(plain)]
+
+
 class Route(Strict):
     """Which rewards go to which vendor, as what. The first route that matches wins."""
 
@@ -97,7 +108,7 @@ class Route(Strict):
     delivery: Delivery = Field(Delivery.DIGITAL, description="DigitalDelivery, Links or PhysicalShipment.")
     product: str | None = Field(None, description="Default vendor product.")
     value: Money | None = Field(None, description="Default face value; omitted = the item's own.")
-    when: dict[str, Scalar | list[Scalar]] = Field({}, description="Dotted path = one value or a list; all must hold.")
+    when: dict[str, Condition] = Field({}, description="Dotted path = one value or a list; all must hold.")
     products: dict[str, Product] = Field({}, description="By the platform's SKU; goes before the defaults.")
 
 
@@ -194,7 +205,7 @@ def _dotenv() -> dict[str, str]:
 
 def _read_file(path: Path) -> Raw:
     try:
-        return tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
+        return tomllib.loads(path.read_text("utf-8-sig"), parse_float=Decimal)
     except FileNotFoundError:
         raise ConfigurationError([f"{path}: there is no such file; set RELAY_CONFIG to your relay.toml"]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -207,7 +218,7 @@ def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Pro
     """Put every RELAY_ variable into `raw`; returns which variable each dotted key came from."""
     origin: dict[str, str] = {}
     problems: list[Problem] = []
-    for variable in sorted(env):
+    for variable in sorted(env, key=_numbered):
         if not variable.startswith(PREFIX) or variable == "RELAY_CONFIG":
             continue
         keys = variable.removeprefix(PREFIX).lower().split("__")
@@ -218,6 +229,11 @@ def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Pro
             problems.append((variable, f"{'.'.join(keys[:-1])} is not a table, so it has no {keys[-1]}"))
         origin[".".join(keys)] = variable
     return origin, problems
+
+
+def _numbered(variable: str) -> list[tuple[int, str]]:
+    """For sorting: entry 2 of a list goes before entry 10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in variable.split("__")]
 
 
 def _value(text: str) -> Any:
@@ -250,14 +266,14 @@ def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
 
 
 def _did_you_mean(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, [each for each in known if each != word], n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
     """One pydantic error in words. The union's tag, which pydantic puts into the location, is left out."""
     place = [str(part) for part in error["loc"]]
-    if len(place) > 2 and place[0] in ("sources", "vendors") and place[2] in _tags(types):
+    if len(place) > 2 and place[0] in ("sources", "vendors") and place[2] in _tags(types, "platform", "kind"):
         del place[2]
     key, kind, given = ".".join(place), error["type"], error.get("input")
     if kind == "extra_forbidden":
@@ -266,19 +282,21 @@ def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
         return key, "no such setting" + _did_you_mean(place[-1], known)
     if kind == "missing":
         return key, "is missing, and there is no default"
-    if kind == "union_tag_not_found":
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
         what = "platform" if place[0] == "sources" else "kind"
-        return f"{key}.{what}", f"is missing; one of {error['ctx']['discriminator']} must be given"
-    if kind == "union_tag_invalid":
-        return key, f"{error['ctx']['tag']!r} is not one of {error['ctx']['expected_tags']}"
+        tag, tags = error["ctx"].get("tag"), sorted(_tags(types, what))
+        trouble = f"{tag!r} is not one of" if tag else "is missing; it must be one of"
+        return f"{key}.{what}", f"{trouble} {', '.join(tags)}" + _did_you_mean(tag or "", tags)
+    if kind in ("model_type", "dict_type"):
+        return key, "must be a table, not a single value"
     message = error["msg"].removeprefix("Value error, ")
     shown = f" (it is {given!r})" if isinstance(given, str | int | float) and "secret" not in key.lower() else ""
-    hidden = any(word in key for word in ("key", "token", "secret", "password", "database_url"))
+    hidden = "@" in str(given) or any(word in key for word in ("key", "token", "secret", "password", "database_url"))
     return key, message[:1].lower() + message[1:] + ("" if hidden else shown)
 
 
-def _tags(types: Sequence[type[BaseModel]]) -> set[str]:
-    fields = [each.model_fields.get(name) for each in types for name in ("platform", "kind")]
+def _tags(types: Sequence[type[BaseModel]], *names: str) -> set[str]:
+    fields = [each.model_fields.get(name) for each in types for name in names]
     return {str(tag) for field in fields if field is not None for tag in getattr(field.annotation, "__args__", ())}
 
 

@@ -87,7 +87,8 @@ async def test_an_empty_account_holds_the_order_pauses_the_vendor_and_resuming_f
 
 
 async def test_a_dead_vendor_opens_its_breaker_and_a_probe_closes_it(database_url: str, tmp_path: Path) -> None:
-    async with far_side() as far, relay_of(settings(tmp_path), database_url, far.transport) as relay:
+    slow_probe = settings(tmp_path).model_copy(update={"breaker_open_s": 1.5})
+    async with far_side() as far, relay_of(slow_probe, database_url, far.transport) as relay:
         far.calls_back(relay)
         await far.rule(party="gcp", operation="place", mode="unavailable", times=7)
         orders = [await accept(relay, number) for number in range(12)]

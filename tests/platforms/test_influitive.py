@@ -141,6 +141,11 @@ def test_the_sku_is_the_metadata_s_then_the_reward_s_own_then_its_id(reward: Any
     assert ordered({"id": 77, "reward": reward}, sku_key="Vendor SKU").items[0].sku == sku
 
 
+def test_the_reward_s_metadata_goes_over_the_redemption_s() -> None:
+    payload = {"redemption": {"id": 77, "metadata": {"sku": "other", "currency": "CAD"}}, "reward": REWARD}
+    assert ordered(payload).items == (Item(sku="COFFEE-25", name="Coffee", value=Decimal(25), currency="CAD"),)
+
+
 def test_a_flat_reward_id_is_the_last_resort_and_never_the_id_of_the_redemption() -> None:
     assert ordered({"id": 77, "reward_id": 33, "reward_name": "Coffee"}).items == (Item(sku="33", name="Coffee"),)
     assert "fields.external_id" in complaint({"reward_id": 33})

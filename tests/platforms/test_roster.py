@@ -192,9 +192,30 @@ def test_the_sample_in_camel_case_is_read_too() -> None:
     assert order.items == (Item(sku="TRAIL-CAP-GRN", name="Trail Cap, green", value=Decimal("22.00"), currency="USD"),)
 
 
+@pytest.mark.parametrize(
+    "when, utc",
+    [
+        ("2026-03-12T18:00:00+02:00", "2026-03-12T16:00:00+00:00"),
+        ("2026-03-12 16:00:00 UTC", "2026-03-12T16:00:00+00:00"),
+        ("2026-03-12T16:00:00", "2026-03-12T16:00:00+00:00"),
+        (1_773_331_200, "2026-03-12T16:00:00+00:00"),
+        ("1773331200000", "2026-03-12T16:00:00+00:00"),
+        ("last Thursday", "None"),
+        ("0001-01-01T00:00:00+14:00", "None"),
+    ],
+)
+def test_times_are_utc_and_what_cannot_be_read_is_missing(when: Any, utc: str) -> None:
+    occurred_at = ordered({**ORDER, "redeemed_at": when}).occurred_at
+    assert (occurred_at.isoformat() if occurred_at else "None") == utc
+
+
 def test_two_addresses_are_never_mixed() -> None:
     profile = {"address1": "9 Old Road", "address2": "Floor 9", "city": "Bend"}
-    payload = {**ORDER, "shipping_address": {"address1": "1 Elm Street"}, "ambassador": {**PERSON, "address": profile}}
+    payload = {
+        **ORDER,
+        "shipping_address": {"address1": "1 Elm Street"},
+        "ambassador": {**PERSON, **profile, "address": profile},
+    }
     assert ordered(payload).recipient.address == Address(line1="1 Elm Street")
 
 
@@ -229,7 +250,10 @@ def test_what_was_fulfilled_without_us_is_not_placed(extra: dict[str, str]) -> N
     assert isinstance(parse({**ORDER, **extra}), Informational)
 
 
-@pytest.mark.parametrize("extra", [{"fulfillment_status": "unfulfilled"}, {"status": "pending"}, {"type": "product"}])
+@pytest.mark.parametrize(
+    "extra",
+    [{"fulfillment_status": "unfulfilled"}, {"status": "pending"}, {"type": "product"}, {"event": "order.unfulfilled"}],
+)
 def test_other_words_leave_it_an_order(extra: dict[str, str]) -> None:
     assert ordered({**ORDER, **extra}).external_id == "ord-7"
 
@@ -286,8 +310,8 @@ def test_a_configured_path_goes_before_every_guess() -> None:
 
 
 def test_paths_of_a_single_item_start_at_the_payload() -> None:
-    paths = {"sku": "what.0.article.no", "quantity": "what.0.pieces"}
-    assert ordered({"id": 7, **ODD}, fields=paths).items == (Item(sku="MUG-12", quantity=2),)
+    paths = {"sku": "data.what.0.article.no", "quantity": "data.what.0.pieces"}
+    assert ordered({"data": {"id": 7, **ODD}}, fields=paths).items == (Item(sku="MUG-12", quantity=2),)
 
 
 @pytest.mark.parametrize("field", ["external_id", "items"])

@@ -86,11 +86,11 @@ ESCAPED = "".join(f"\\u{ord(char):04x}" for char in SECRET)
     "body, stored",
     [
         (f'{{"k\\u0065y":"{ESCAPED}","b":1}}', '{"k\\u0065y":"***","b":1}'),
-        (f'{{"key":"old","key":"{ESCAPED}"}}', '{"key":"***","key":"***"}'),
+        (f'{{"k\\u0065y":"old","key":"{ESCAPED}"}}', '{"k\\u0065y":"***","key":"***"}'),
         (f'{{"key":"{ESCAPED}","note":"it is {ESCAPED}!"}}', '{"key":"***","note":"it is ***!"}'),
         (f'{{"payload":{json.dumps(json.dumps({"n": SECRET}))},"key":"{ESCAPED}"}}', None),
         (f"a=%41&k%65y={quote_plus(SECRET)}&b=+c", "a=%41&k%65y=***&b=+c"),
-        (f"key=old&key={quote_plus(SECRET)}&note={quote_plus(SECRET)}+x", "key=***&key=***&note=***+x"),
+        (f"k%65y=old&key={quote_plus(SECRET)}&note={quote_plus(SECRET)}+x", "k%65y=***&key=***&note=***+x"),
         (f"key={quote_plus(SECRET)}&payload={quote_plus(json.dumps({'n': [SECRET]}))}", None),
     ],
 )

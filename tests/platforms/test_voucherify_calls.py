@@ -262,7 +262,7 @@ async def test_a_rollback_that_voucherify_refuses_is_rejected(answer: httpx.Resp
         (httpx.Response(403), PartyRefusesUs, "check the rights of sources.points.app_id"),
         (httpx.Response(404, text="no such order"), Rejected, "answered 404"),
         (httpx.Response(429, headers={"retry-after": "7"}), NotSent, "slow down"),
-        (httpx.Response(503, text="already rolled back"), Unknown, "answered 503"),
+        (httpx.Response(503, json={"key": "already_rolled_back"}), Unknown, "answered 503"),
         (httpx.ConnectError("connection refused"), NotSent, "could not be reached"),
         (httpx.ReadTimeout("slow"), Unknown, "source points"),
     ],

@@ -210,8 +210,8 @@ async def test_a_repeat_is_answered_with_the_first_order(body: dict[str, Any]) -
     assert "CODE-123" not in placed.answer
 
 
-async def test_a_repeat_without_the_first_id_asks_a_person() -> None:
-    with pytest.raises(Rejected, match=f"PONumber {KEY}.*portal"):
+async def test_a_repeat_without_the_first_id_stays_in_doubt_and_says_where_to_look() -> None:
+    with pytest.raises(Unknown, match=f"PONumber {KEY}.*portal"):
         await Vendor(httpx.Response(409, text="duplicate")).adapter.place(placement(), KEY)
 
 

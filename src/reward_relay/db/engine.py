@@ -50,6 +50,7 @@ class Database:
             max_overflow=2,
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=False,
+            hide_parameters=True,  # an error's text goes to the log, and the parameters hold personal data
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": STATEMENT_TIMEOUT_S,

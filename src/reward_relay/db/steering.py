@@ -36,8 +36,10 @@ INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
 SELECT id, now(), was, :to, :actor, :reason FROM moved RETURNING order_id
 """)  # noqa: S608 - a constant of this module
 INTERRUPT = text("""
-UPDATE orders SET interrupt = CAST(:wish AS jsonb) WHERE id = CAST(:id AS uuid) AND claim_until >= now() RETURNING id
+UPDATE orders SET interrupt = CASE WHEN interrupt ->> 'action' = 'cancel' THEN interrupt ELSE CAST(:wish AS jsonb) END
+WHERE id = CAST(:id AS uuid) AND claim_until >= now() RETURNING id
 """)
+"""The platform's word stands: a wish to hold does not replace that the reward was taken back."""
 SOON = text(f"""
 UPDATE orders SET due_at = now(), attempts = 0, updated_at = now()
 WHERE id = CAST(:id AS uuid) AND step IS NOT NULL AND {FREE} RETURNING state
@@ -47,7 +49,7 @@ INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
 SELECT id, now(), state, state, :actor, :reason FROM orders WHERE id = CAST(:id AS uuid)
 """)
 PRESENT = text("""
-SELECT id, state, step, held_from, in_doubt, source, vendor, vendor_order_id,
+SELECT id, state, step, held_from, in_doubt, source, vendor, vendor_order_id, outcome,
   claim IS NOT NULL AND claim_until >= now() AS claimed
 FROM orders WHERE id = CAST(:id AS uuid) FOR UPDATE
 """)
@@ -155,7 +157,8 @@ async def cancel(connection: AsyncConnection, order_id: str, actor: str, reason:
         )
         await hold(connection, order_id, actor, held)
     else:
-        await note(connection, order_id, actor, f"{reason}: too late, the order is {row.state}")
+        late = f": too late, the order is {row.state}" if row.outcome in (None, Outcome.FULFILLED) else ""
+        await note(connection, order_id, actor, f"{reason}{late}")
 
 
 async def carry_out(connection: AsyncConnection, order_id: str, wish: dict[str, str]) -> None:

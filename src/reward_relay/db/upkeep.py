@@ -14,7 +14,7 @@ ON CONFLICT (party) DO UPDATE SET since = now() WHERE h.since <= now() - make_in
 RETURNING party
 """)
 PURGE_ORDERS = text("""
-UPDATE orders SET reward = jsonb_set(reward, '{recipient}', '{}') - 'message', updated_at = updated_at
+UPDATE orders SET reward = (reward || '{"recipient": {}, "reference": {}}') - 'message', message = NULL
 WHERE id IN (
   SELECT id FROM orders
   WHERE state = 'closed' AND updated_at < now() - make_interval(days => :days) AND reward -> 'recipient' <> '{}'

@@ -259,7 +259,7 @@ class Adapter:
                 f"there is an order under PONumber {key} already, and the answer does not say its id; look it up in "
                 "the vendor's portal: if it is this reward's, close the order by hand"
             )
-            raise self._failure(Rejected, answer, detail)
+            raise self._failure(Unknown, answer, detail)
         kept = wire.kept(answer)
         return VendorOrder(order_id, Progress.PENDING, existed=True, status=answer.status, answer=kept)
 
