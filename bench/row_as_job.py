@@ -4,13 +4,12 @@ Each job is an order whose outcome is decided and whose platform is still to be 
 from `settled` to `closed`, and write its row in `calls` and its event, as in production.
 """
 
-import asyncio
 import secrets
 
 from asyncpg import Connection
 from sqlalchemy import text
 
-from bench.load import Load, Recorded, Work, chunks
+from bench.load import Load, Recorded, Work, chunks, until_done
 from reward_relay.contracts import Item, Recipient, RewardOrder
 from reward_relay.db import migrate
 from reward_relay.db.deliveries import Arrival, NewOrder, store
@@ -23,8 +22,8 @@ from reward_relay.worker import Worker
 SOURCE = "bench"
 POOL_SIZE = 8
 COPY_AS_WAITING = text("""
-INSERT INTO orders (id, po_number, callback_token, source, external_id, delivery_id, state, step, party, due_at, outcome,
-  reward, created_at, updated_at)
+INSERT INTO orders (id, po_number, callback_token, source, external_id, delivery_id, state, step, party, due_at,
+  outcome, reward, created_at, updated_at)
 SELECT gen_random_uuid(), 'RR-LATER-' || n, o.callback_token, o.source, 'later-' || n, o.delivery_id, o.state, o.step,
   o.party, now() + interval '1 day', o.outcome, o.reward, now(), now()
 FROM (SELECT * FROM orders LIMIT 1) o CROSS JOIN generate_series(1, CAST(:count AS int)) n
@@ -32,23 +31,30 @@ FROM (SELECT * FROM orders LIMIT 1) o CROSS JOIN generate_series(1, CAST(:count 
 
 
 class RowAsJob:
-    """`worker.Worker` with as many slots as jobs may run at a time, on `Database` with its usual pool."""
+    """The relay's worker on its usual pool, with `ahead` times as many slots as orders may be at work.
 
-    name = "row-as-job"
+    1 is what the relay does: it claims what it can call. More shows what the tables can do when claims run ahead.
+    """
+
+    def __init__(self, name: str, ahead: int = 1) -> None:
+        self.name = name
+        self._ahead = ahead
+
+    def missing(self) -> str | None:
+        """Nothing: it is the relay itself."""
+        return None
 
     def settings(self, load: Load) -> str:
-        """What it runs with, for the report."""
-        return f"asyncpg, pool of {POOL_SIZE}, {load.concurrency} slots"
+        """Its driver, pool and slots."""
+        return f"asyncpg, pool of {POOL_SIZE}; at most {load.concurrency * self._ahead} claimed"
 
     async def prepare(self, url: str, load: Load) -> None:
         """Migrate, and store the orders as intake does."""
-        database = Database(url, pool_size=2)
+        database = Database(url, pool_size=1)
         await migrate.migrate(database)
-        made = 0
         for size in chunks(load.jobs, 1000):
             async with database.transaction() as connection:
-                await store(connection, [_arrival(made + number) for number in range(size)])
-            made += size
+                await store(connection, [_arrival() for _ in range(size)])
         if load.waiting:
             async with database.transaction() as connection:
                 await connection.execute(COPY_AS_WAITING, {"count": load.waiting})
@@ -58,17 +64,12 @@ class RowAsJob:
         """Run one worker until all orders are closed."""
 
         async def step(job: Job) -> Result:
-            async with SEM:
-                await work()
+            await work.run()
             return Result(State.CLOSED, None, None, "ok", reason="the platform has been told", status=200)
 
-        SEM = asyncio.Semaphore(load.concurrency)
         database = Database(url, pool_size=POOL_SIZE)
-        worker = Worker(database, {source_party(SOURCE): int(__import__("os").environ.get("SL","32"))}, step)
-        task = asyncio.create_task(worker.run())
-        await work.all_done.wait()
-        worker.stop()
-        await task
+        worker = Worker(database, {source_party(SOURCE): load.concurrency * self._ahead}, step)
+        await until_done(worker.run(), work, worker.stop)
         await database.close()
 
     async def recorded(self, connection: Connection) -> Recorded:
@@ -83,14 +84,14 @@ class RowAsJob:
         return Recorded(row["jobs"], row["last_at"])
 
 
-def _arrival(number: int) -> Arrival:
-    order_id, external_id = new_id(), f"job-{number}"
+def _arrival() -> Arrival:
+    order_id, delivery_id = new_id(), new_id()
     reward = RewardOrder(
         source=SOURCE,
-        external_id=external_id,
+        external_id=order_id,
         recipient=Recipient(name="Ada Lovelace", email="ada@example.com"),
-        items=(Item(sku="card-20", name="Gift card", quantity=1),),
-        reference={"id": external_id},
+        items=(Item(sku="card-20", name="Gift card"),),
+        reference={"id": order_id},
     )
     order = NewOrder(
         id=order_id,
@@ -104,5 +105,5 @@ def _arrival(number: int) -> Arrival:
         event="made by the benchmark",
     )
     return Arrival(
-        new_id(), SOURCE, "webhook", "application/json", {}, b"{}", "accepted", external_id=external_id, order=order
+        delivery_id, SOURCE, "webhook", "application/json", {}, b"{}", "accepted", external_id=order_id, order=order
     )

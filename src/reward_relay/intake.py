@@ -108,7 +108,8 @@ class Intake:
         Raises:
             UnknownToken: no order of this vendor has the token.
         """
-        if len(token) > MAX_TOKEN or not await self._hints.submit((vendor, token)):
+        possible = len(token) <= MAX_TOKEN and token.isprintable()  # PostgreSQL refuses a NUL
+        if not possible or not await self._hints.submit((vendor, token)):
             raise UnknownToken("no order has this token; take the URL that came with the order")
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ API, console and command line are skins over `Ops`. Every action has an actor an
 and where the order's state does not allow it says why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -56,7 +56,7 @@ class Ops:
             raise Invalid(f"there is no state {filters['state']!r}; the states are {', '.join(State)}")
         limit = _page(limit)
         async with self._database.transaction() as connection:
-            rows = await queries.list_orders(connection, {**filters, "before": _cursor(cursor)}, limit + 1)
+            rows = await queries.list_orders(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
         following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
         return {"items": [shown_order(row) for row in rows[:limit]], "next_cursor": following}
 
@@ -108,6 +108,8 @@ class Ops:
                     f"{_named(row)} may already be at {row['vendor']}; look for {row['po_number']} there. "
                     f"Release asks the vendor; close ends it without telling the platform"
                 )
+            if row["outcome"] and row["state"] != State.CLOSED:
+                raise NotAllowed(f"{_named(row)} has ended already: {row['outcome']}; release tells the platform that")
             allowed = (State.RECEIVED, State.ON_HOLD)
             change = Move(
                 State.SETTLED,
@@ -135,20 +137,34 @@ class Ops:
     async def resume(self, party: str, actor: str, note: str) -> Row:
         """Call a paused party again, and release the orders that were held because it refused us.
 
+        An order that cannot be released stays on hold under `kept`, with the reason.
+
         Raises:
+            NotFound: there is no such party.
             NotAllowed: it is neither paused nor broken.
         """
+        party = party.replace("\x00", "")
         async with self._database.transaction() as connection:
+            self._check_party(party, [each["party"] for each in await parties.all_parties(connection)])
             if not await parties.resume(connection, party):
                 raise NotAllowed(f"{party} is neither paused nor waiting for a probe")
-            held = await queries.held_for(connection, party)
-            for order_id in held:
+            released, kept = [], {}
+            for order_id in await queries.held_for(connection, party):
                 row = await self._find(connection, order_id)
-                await self._release(connection, row, actor, note or f"{party} resumed")
-        return {"party": party, "released": held}
+                try:
+                    await self._release(connection, row, actor, note or f"{party} resumed")
+                    released.append(order_id)
+                except NotAllowed as error:
+                    kept[order_id] = error.detail
+        return {"party": party, "released": released, "kept": kept}
 
     async def pause(self, party: str, actor: str, note: str) -> Row:
-        """Stop calling a party until it is resumed; its orders wait."""
+        """Stop calling a party until it is resumed; its orders wait.
+
+        Raises:
+            NotFound: no such source or vendor is configured.
+        """
+        self._check_party(party)
         async with self._database.transaction() as connection:
             await parties.pause(connection, party, _because(f"paused by {actor}", note))
         return {"party": party, "paused": True}
@@ -157,7 +173,7 @@ class Ops:
         """A page of deliveries without their bodies, newest first."""
         limit = _page(limit)
         async with self._database.transaction() as connection:
-            rows = await queries.list_deliveries(connection, {**filters, "before": _cursor(cursor)}, limit + 1)
+            rows = await queries.list_deliveries(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
         following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
         return {"items": rows[:limit], "next_cursor": following}
 
@@ -198,8 +214,7 @@ class Ops:
             found = await queries.summary(connection)
             sick = {row["party"]: row for row in await parties.all_parties(connection)}
         waiting = found.pop("waiting")
-        names = [source_party(name) for name in self._adapters.platforms]
-        names += [vendor_party(name) for name in self._adapters.vendors]
+        names = self._parties()
         names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]
         healthy = {"breaker": "closed", "failures": 0, "open_until": None, "paused": False, "since": None, "why": None}
         none = {"waiting": 0, "due": 0, "claimed": 0}
@@ -253,14 +268,25 @@ class Ops:
             "closing_call": _shown_closing(closing),
         }
 
+    def _parties(self) -> list[str]:
+        sources = [source_party(name) for name in self._adapters.platforms]
+        return sources + [vendor_party(name) for name in self._adapters.vendors]
+
+    def _check_party(self, party: str, others: Sequence[str] = ()) -> None:
+        if party not in self._parties() and party not in others:
+            raise NotFound(f"there is no party {party!r}; there is: {', '.join(self._parties()) or 'none'}")
+
     def _platform(self, source: str) -> Platform:
         return self._adapters.platforms[source]
 
     async def _find(self, connection: AsyncConnection, key: str) -> Row:
-        row = await queries.find_order(connection, key)
-        if row is None:
+        rows = await queries.find_orders(connection, key)
+        if not rows:
             raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
-        return row
+        if len(rows) > 1:
+            which = ", ".join(f"{row['po_number']} of {row['source']}" for row in rows)
+            raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one: {which}")
+        return rows[0]
 
     async def _release(self, connection: AsyncConnection, row: Row, actor: str, note: str) -> None:
         came_from = State(row["held_from"])
@@ -352,6 +378,11 @@ def _why_not(row: Row) -> str:
 
 def _because(what: str, note: str) -> str:
     return f"{what}: {note}" if note else what
+
+
+def _clean(filters: Mapping[str, Any]) -> Row:
+    """Filters that PostgreSQL can compare: without NUL characters."""
+    return {name: value.replace("\x00", "") if isinstance(value, str) else value for name, value in filters.items()}
 
 
 def _page(limit: int) -> int:

@@ -5,6 +5,7 @@ parent holds.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ from reward_relay.wiring import build
 
 DRAIN_S = 30
 LOOK_S = 0.2
+PORT_PATIENCE_S = 3.0
 
 
 @contextmanager
@@ -50,24 +52,39 @@ def database(settings: Settings) -> Iterator[str]:
 
 async def migrated(url: str) -> None:
     """Bring a database to the newest migration."""
-    connection = Database(url, pool_size=1)
+    connection = Database(url, pool_size=1, timeout_s=None)
     try:
         await migrate.migrate(connection)
     finally:
         await connection.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+def bind(host: str, port: int, patience_s: float = 0.0) -> socket.socket:
+    """A listening socket. For `patience_s` seconds a taken port is tried again: a killed relay's is free in a moment.
 
     Raises:
         OSError: the address is taken or not ours.
     """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _bound(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_S)
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.bind((host, port))
-    found.listen(2048)
+    try:
+        found.bind((host, port))
+        found.listen(2048)
+    except OSError:
+        found.close()
+        raise
     found.setblocking(False)
     return found
 

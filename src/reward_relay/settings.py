@@ -249,7 +249,7 @@ def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
     """Set one leaf, making tables on the way; list entries by number, the next one appended."""
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
-        if isinstance(node, list) and key.isdigit() and int(key) <= len(node):
+        if isinstance(node, list) and key.isdecimal() and int(key) <= len(node):
             if int(key) == len(node):
                 node.append({})
             if last:
@@ -258,7 +258,7 @@ def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
         elif isinstance(node, dict):
             if last:
                 node[key] = value
-            following: Any = [] if not last and keys[depth + 1].isdigit() else {}
+            following: Any = [] if not last and keys[depth + 1].isdecimal() else {}
             node = node.setdefault(key, following)
         else:
             return False

@@ -264,8 +264,9 @@ def test_another_event_is_informational_and_named(payload: Any) -> None:
     assert isinstance(parsed, Informational) and "sources.club.event_types" in parsed.reason
 
 
-def test_the_customer_can_say_which_events_place_an_order() -> None:
-    chosen = {"event_types": ["Milestone reached", "order.fulfilled"]}
+@pytest.mark.parametrize("names", [["Milestone reached", "order.fulfilled"], "milestone_reached, order.fulfilled"])
+def test_the_customer_can_say_which_events_place_an_order(names: Any) -> None:
+    chosen = {"event_types": names}
     assert ordered({"event": "milestone_reached", "order": ORDER}, **chosen).external_id == "ord-7"
     assert ordered({"event": "order.fulfilled", "order": ORDER}, **chosen).external_id == "ord-7"
     assert isinstance(parse({"event": "reward.redeemed", "order": ORDER}, **chosen), Informational)

@@ -16,7 +16,7 @@ from reward_relay.errors import ConfigurationError, DatabaseUnavailable
 CHANNEL = "reward_relay"
 """Every commit that makes an order due sends a NOTIFY here; the payload is empty."""
 CONNECT_TIMEOUT_S = 5
-STATEMENT_TIMEOUT_S = 30
+STATEMENT_TIMEOUT_S = 30.0
 
 
 def database_address(url: str) -> URL:
@@ -40,9 +40,9 @@ def database_address(url: str) -> URL:
 
 
 class Database:
-    """A process's connections. `pool_size` of them, and one more for LISTEN."""
+    """A process's `pool_size` connections, and one more for LISTEN; a statement may take `timeout_s` seconds."""
 
-    def __init__(self, url: str, *, pool_size: int = 8, application: str = "reward-relay") -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, timeout_s: float | None = STATEMENT_TIMEOUT_S) -> None:
         self.address = database_address(url)
         self.engine = create_async_engine(
             self.address,
@@ -53,8 +53,8 @@ class Database:
             hide_parameters=True,  # an error's text goes to the log, and the parameters hold personal data
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": STATEMENT_TIMEOUT_S,
-                "server_settings": {"application_name": application, "jit": "off"},
+                "command_timeout": timeout_s,
+                "server_settings": {"application_name": "reward-relay", "jit": "off"},
             },
         )
 

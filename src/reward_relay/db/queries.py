@@ -42,7 +42,7 @@ async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], l
 
 def _search(words: str) -> ColumnElement[bool]:
     """Exact on our keys and the outside ids, part of the recipient's name or e-mail address."""
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("\x00", "")
+    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     recipient = orders.c.reward["recipient"]
     choices: list[ColumnElement[bool]] = [
         orders.c.po_number == words.upper(),
@@ -56,13 +56,16 @@ def _search(words: str) -> ColumnElement[bool]:
     return or_(*choices)
 
 
-async def find_order(connection: AsyncConnection, key: str) -> Row | None:
-    """One order by id, PO number or external id."""
+async def find_orders(connection: AsyncConnection, key: str) -> list[Row]:
+    """The order with this id or PO number; else those with this external id, which two sources may share."""
     clean = key.replace("\x00", "")
     exact = as_uuid(clean)
-    where = orders.c.id == exact if exact else or_(orders.c.po_number == clean.upper(), orders.c.external_id == clean)
-    row = (await connection.execute(select(*SHOWN, CLAIMED).where(where).limit(1))).mappings().first()
-    return dict(row) if row else None
+    ours = orders.c.id == exact if exact else orders.c.po_number == clean.upper()
+    for where in (ours, orders.c.external_id == clean):
+        found = await connection.execute(select(*SHOWN, CLAIMED).where(where).order_by(orders.c.id))
+        if rows := [dict(row) for row in found.mappings()]:
+            return rows
+    return []
 
 
 async def history(connection: AsyncConnection, order_id: uuid.UUID) -> tuple[list[Row], list[Row]]:
@@ -128,7 +131,7 @@ async def summary(connection: AsyncConnection) -> Row:
 async def held_for(connection: AsyncConnection, party: str) -> list[str]:
     """Orders that are held because `party` refuses us, and that its resumption frees."""
     found = await connection.execute(
-        text("SELECT id FROM orders WHERE state = 'on_hold' AND hold_reason LIKE :pattern"),
-        {"pattern": f"%then resume {party}:%"},
+        text("SELECT id FROM orders WHERE state = 'on_hold' AND strpos(hold_reason, :words) > 0 ORDER BY id"),
+        {"words": f"then resume {party}:"},
     )
     return [str(row.id) for row in found]

@@ -1,7 +1,7 @@
 """The operators' REST API: a thin skin over `ops.Ops`."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -43,6 +43,8 @@ async def list_orders(
     cursor: str | None = None,
 ) -> Any:
     """Orders, newest first. `q` finds name, e-mail, external id, PO number, vendor order id."""
+    if created_after is not None and created_after.tzinfo is None:
+        created_after = created_after.replace(tzinfo=UTC)
     wanted = {"state": state, "source": source, "vendor": vendor, "q": q, "created_after": created_after}
     return await _ops(request).orders(wanted, limit, cursor)
 
@@ -56,31 +58,31 @@ async def get_order(request: Request, _: Viewer, order_id: str) -> Any:
 @router.post("/orders/{order_id}/retry", response_model=OrderDetail)
 async def retry(request: Request, actor: Operator, order_id: str, body: Note) -> Any:
     """Make the next step due now."""
-    return await _ops(request).retry(order_id, actor, body.note)
+    return await _ops(request).retry(order_id, actor, body.note or "")
 
 
 @router.post("/orders/{order_id}/hold", response_model=OrderDetail)
 async def hold(request: Request, actor: Operator, order_id: str, body: Note) -> Any:
     """Stop it until it is released."""
-    return await _ops(request).hold(order_id, actor, body.note)
+    return await _ops(request).hold(order_id, actor, body.note or "")
 
 
 @router.post("/orders/{order_id}/release", response_model=OrderDetail)
 async def release(request: Request, actor: Operator, order_id: str, body: Note) -> Any:
     """Let a held order go on; one not placed yet is routed again."""
-    return await _ops(request).release(order_id, actor, body.note)
+    return await _ops(request).release(order_id, actor, body.note or "")
 
 
 @router.post("/orders/{order_id}/refuse", response_model=OrderDetail)
 async def refuse(request: Request, actor: Operator, order_id: str, body: Refusal) -> Any:
     """End it; the platform is told `message`."""
-    return await _ops(request).refuse(order_id, actor, body.note, body.message)
+    return await _ops(request).refuse(order_id, actor, body.note or "", body.message)
 
 
 @router.post("/orders/{order_id}/close", response_model=OrderDetail)
 async def close(request: Request, actor: Operator, order_id: str, body: Note) -> Any:
     """End it without telling the platform."""
-    return await _ops(request).close(order_id, actor, body.note)
+    return await _ops(request).close(order_id, actor, body.note or "")
 
 
 @router.get("/deliveries", response_model=Deliveries)
@@ -125,10 +127,10 @@ async def summary(request: Request, _: Viewer) -> dict[str, Any]:
 @router.post("/parties/{party}/pause")
 async def pause(request: Request, actor: Operator, party: str, body: Note) -> dict[str, Any]:
     """Stop calling a party (`vendor:gcp`, `source:roster`); its orders wait."""
-    return await _ops(request).pause(party, actor, body.note)
+    return await _ops(request).pause(party, actor, body.note or "")
 
 
 @router.post("/parties/{party}/resume")
 async def resume(request: Request, actor: Operator, party: str, body: Note) -> dict[str, Any]:
     """Call it again, and release the orders that were held because it refused us."""
-    return await _ops(request).resume(party, actor, body.note)
+    return await _ops(request).resume(party, actor, body.note or "")

@@ -2,11 +2,11 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reward_relay.contracts import Item, Recipient
+from reward_relay.contracts import Item, OptionalText, Recipient
 
 
 class Error(BaseModel):
@@ -20,13 +20,13 @@ class Note(BaseModel):
     """Why a person does it; goes into the order's events."""
 
     model_config = ConfigDict(extra="forbid")
-    note: str = Field("", max_length=1000, examples=["customer called, address confirmed"])
+    note: Annotated[OptionalText, Field(max_length=1000, examples=["customer called, address confirmed"])] = None
 
 
 class Refusal(Note):
     """`message` is for the person who redeemed the reward."""
 
-    message: str | None = Field(None, max_length=1000, examples=["This reward is out of stock."])
+    message: Annotated[OptionalText, Field(max_length=1000, examples=["This reward is out of stock."])] = None
 
 
 class Explain(BaseModel):

@@ -4,7 +4,16 @@ import json
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from reward_relay.contracts import (
     ByHand,
@@ -18,6 +27,7 @@ from reward_relay.contracts import (
     RewardOrder,
     SourceSettings,
     Withdrawn,
+    listed,
 )
 from reward_relay.errors import PartyRefusesUs, Rejected, Unauthenticated
 from reward_relay.inbound import check_signature, check_token
@@ -77,7 +87,7 @@ class Settings(SourceSettings):
     fields: Annotated[dict[str, str], known_fields(*FIELDS)] = Field(
         default={}, description="Where a field is in your payload if the relay does not find it: field = dotted path."
     )
-    event_types: list[str] = Field(
+    event_types: Annotated[list[str], BeforeValidator(listed)] = Field(
         default=[], description="Names of the events that place an order; empty: all about redeemed rewards or orders."
     )
     close_method: Literal["PUT", "POST", "PATCH"] = Field(
