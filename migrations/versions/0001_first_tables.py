@@ -108,7 +108,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("(state = 'on_hold') = (hold_reason IS NOT NULL)", name=op.f("orders_hold_has_reason")),
         sa.CheckConstraint(
-            "(state = 'received' AND step IN ('enrich', 'place')) OR (state = 'placed' AND step IN ('check')) OR (state = 'settled' AND step IN ('close')) OR (state = 'closed' AND step IS NULL) OR (state = 'on_hold' AND step IS NULL)",
+            "(state = 'received' AND step IS NOT NULL AND step IN ('enrich', 'place')) OR (state = 'placed' AND step IS NOT NULL AND step IN ('check')) OR (state = 'settled' AND step IS NOT NULL AND step IN ('close')) OR (state = 'closed' AND step IS NULL) OR (state = 'on_hold' AND step IS NULL)",
             name=op.f("orders_step_fits_state"),
         ),
         sa.CheckConstraint("outcome IN ('fulfilled', 'refused', 'cancelled')", name=op.f("orders_outcome")),

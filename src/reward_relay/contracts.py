@@ -278,7 +278,7 @@ class PartySettings(BaseModel):
 class SourceSettings(PartySettings):
     """What every `[sources.NAME]` has; adapters add their own keys.
 
-    Units: `poll_every_s` in seconds, `max_in_flight` calls at a time in each worker process.
+    `max_in_flight` counts calls at a time; worker processes share it.
     """
 
     platform: str

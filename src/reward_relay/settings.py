@@ -17,11 +17,9 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import httpx
 import platformdirs
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,6 +31,7 @@ from pydantic import (
 
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
 from reward_relay.errors import ConfigurationError
+from reward_relay.fields import HttpUrl, TextList
 
 PREFIX = "RELAY_"
 MIN_API_KEY = 16
@@ -41,21 +40,6 @@ WEAK = frozenset(
     {"changeme", "change-me", "password", "default", "example", "12345678", "secret", "current", "previous"}
 )
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-
-
-def http_url(value: str) -> str:
-    """An http(s) address without a trailing slash."""
-    try:
-        url = httpx.URL(value)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"is not a URL ({error})") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("must be an http:// or https:// address")
-    return value.rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(http_url)]
-TextList = Annotated[list[str], BeforeValidator(listed)]
 
 
 def default_data_dir() -> Path:

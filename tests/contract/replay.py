@@ -13,7 +13,7 @@ from reward_relay.outbound import Outbound
 
 Trouble = Answer | httpx.TransportError
 
-OF_THE_CLIENT = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"}
+OF_THE_CLIENT = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length"}
 """Headers that the HTTP client adds to every request by itself."""
 
 TROUBLES: dict[str, tuple[Trouble, type[CallFailed]]] = {
@@ -81,15 +81,21 @@ def recorded(request: Request) -> Request:
     return Request(method=request.method, url=request.url, headers=headers, body=request.body)
 
 
-def previewed(preview: object, secret_headers: Iterable[str] | None = None) -> Request:
-    """A preview as the request it stands for; the values of `secret_headers` are the preview's own if not given."""
+def previewed(preview: object) -> Request:
+    """A preview as the request that it stands for."""
     assert isinstance(preview, OutboundRequest), preview
-    hidden = {name.lower(): value.get_secret_value() for name, value in preview.secret_headers.items()}
-    headers = {name.lower(): value for name, value in preview.headers.items()} | hidden
-    if secret_headers is not None:
-        headers = {name: value for name, value in headers.items() if name not in secret_headers}
+    secrets = {name: value.get_secret_value() for name, value in preview.secret_headers.items()}
     body = None if preview.json is None else json.dumps(preview.json, ensure_ascii=False, separators=(",", ":"))
-    return Request(method=preview.method, url=preview.url, headers=headers, body=body)
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    headers |= {**preview.headers, **secrets}
+    return recorded(Request(method=preview.method, url=preview.url, headers=headers, body=body))
+
+
+def without(request: Request, names: Iterable[str]) -> Request:
+    """A request without some of its headers."""
+    dropped = {name.lower() for name in names}
+    kept = {name: value for name, value in request.headers.items() if name.lower() not in dropped}
+    return request.model_copy(update={"headers": kept})
 
 
 def texts(value: Any) -> Iterator[str]:

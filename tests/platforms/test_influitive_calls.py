@@ -287,7 +287,7 @@ async def test_the_real_transport_sends_the_header_with_its_underscores() -> Non
         ({"fields": {"colour": "a"}}, "unknown field colour"),
         ({"refuse_path": "../x"}, "pattern"),
         ({"org_id": ""}, "pasted completely"),
-        ({"api_url": "influitive"}, "URL"),
+        ({"api_url": "influitive"}, "http"),
     ],
 )
 def test_a_mistake_in_the_settings_says_what_would_be_right(wrong: dict[str, Any], problem: str) -> None:

@@ -126,7 +126,7 @@ async def test_there_is_nothing_to_ask_roster_for() -> None:
     [
         ({"fields": {"colour": "a.b"}}, "unknown field colour; the relay knows external_id"),
         ({"fields": {"sku": "a..b"}}, "dotted path"),
-        ({"api_url": "ftp://roster.example.com"}, "URL scheme"),
+        ({"api_url": "ftp://roster.example.com"}, "http:// or https://"),
         ({"api_token": "tok\n"}, "pasted completely"),
         ({"api_token": ""}, "is empty"),
         ({"close_path": "/v2/orders/{id}"}, "unknown placeholder id"),

@@ -113,7 +113,7 @@ def takes(annotation: Any) -> str:
     if origin is Annotated:
         return takes(inner[0])
     if origin is Literal:
-        return " or ".join(f"`{each}`" for each in inner)
+        return " or ".join(f"`{each}`" if each else "nothing" for each in inner)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(takes(each) for each in inner))
     if origin is list:

@@ -17,6 +17,8 @@ CHANNEL = "reward_relay"
 """Every commit that makes an order due sends a NOTIFY here; the payload is empty."""
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30.0
+PARAMETERS = frozenset({"host", "port", "ssl", "passfile", "target_session_attrs"})
+"""What may follow the `?` of a URL, under the driver's names."""
 
 
 def database_address(url: str) -> URL:
@@ -27,15 +29,18 @@ def database_address(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigurationError(
             ["database_url: not a URL; it looks like postgresql://user:password@host/name"]
         ) from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigurationError([f"database_url: {parsed.get_backend_name()} is not PostgreSQL; use postgresql://…"])
     query = dict(parsed.query)
+    query.pop("channel_binding", None)  # the driver settles that itself
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
+    if unknown := query.keys() - PARAMETERS:
+        raise ConfigurationError([f"database_url: the parameter {', '.join(sorted(unknown))} is unknown; take it out"])
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
@@ -138,9 +143,14 @@ def _is_outage(error: BaseException | None) -> bool:
     )
     while error is not None:
         if isinstance(error, outages):
-            return True
+            return not _is_refused_value(error)
         error = error.__cause__
     return False
+
+
+def _is_refused_value(error: BaseException) -> bool:
+    """Whether the driver could not encode a value; its class shares a base with those of lost connections."""
+    return isinstance(error, ValueError) and not isinstance(error, OSError | asyncpg.ClientConfigurationError)
 
 
 def _outage(error: BaseException | None) -> str:

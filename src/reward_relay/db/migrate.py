@@ -3,11 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from reward_relay.db.engine import Database
 from reward_relay.errors import DatabaseUnavailable
@@ -35,14 +37,15 @@ async def migrate(database: Database, revision: str = "head") -> None:
     """Upgrade to `revision`, or downgrade where it is `base` or an older one.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is not there within half a minute.
+        DatabaseUnavailable: PostgreSQL is not there within half a minute, or somebody holds a table.
     """
     await _wait_for(database)
 
     def run(connection: Connection) -> None:
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        # Only now: it would count for the advisory lock too, which another process's migration may hold for minutes.
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         config = _config(connection)
         present = MigrationContext.configure(connection).get_current_revision()
         known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
@@ -51,8 +54,16 @@ async def migrate(database: Database, revision: str = "head") -> None:
         else:
             command.upgrade(config, revision)
 
-    async with database.transaction() as connection:
-        await connection.run_sync(run)
+    try:
+        async with database.transaction() as connection:
+            await connection.run_sync(run)
+    except DBAPIError as error:
+        if error.orig and isinstance(error.orig.__cause__, asyncpg.LockNotAvailableError):
+            raise DatabaseUnavailable(
+                f"the migration waited {LOCK_TIMEOUT} for a table that somebody else holds, and changed nothing; "
+                f"end long transactions (pg_stat_activity shows them) and migrate again"
+            ) from error
+        raise
 
 
 async def is_current(database: Database) -> bool:

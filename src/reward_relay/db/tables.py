@@ -43,7 +43,7 @@ def _quoted(values: object) -> str:
 
 
 STEP_CHECK = " OR ".join(
-    f"(state = '{state}' AND step IN ({_quoted(steps)}))" if steps else f"(state = '{state}' AND step IS NULL)"
+    f"(state = '{state}' AND step IS {f'NOT NULL AND step IN ({_quoted(steps)})' if steps else 'NULL'})"
     for state, steps in STEPS.items()
 )
 

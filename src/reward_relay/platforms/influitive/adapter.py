@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from reward_relay.contracts import (
     ByHand,
@@ -20,31 +20,13 @@ from reward_relay.contracts import (
     SourceSettings,
     Withdrawn,
 )
+from reward_relay.fields import HeaderSecret, HeaderText, HttpUrl
 from reward_relay.inbound import check_token
 from reward_relay.outbound import Outbound
 from reward_relay.platforms.influitive import wire
 from reward_relay.platforms.influitive.listing import Api
 from reward_relay.platforms.tolerant import known_fields
 from reward_relay.states import Outcome
-
-_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _address_of_api(value: str) -> str:
-    _URL.validate_python(value)
-    return value.rstrip("/")
-
-
-def _header_text(value: str) -> str:
-    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
-    return value
-
-
-def _header_secret(value: SecretStr) -> SecretStr:
-    _header_text(value.get_secret_value())
-    return value
-
 
 PathWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -53,13 +35,11 @@ class Settings(SourceSettings):
     """`[sources.NAME]` with `platform = "influitive"`."""
 
     platform: Literal["influitive"] = Field(description="The loyalty platform: Influitive AdvocateHub.")
-    api_url: Annotated[str, AfterValidator(_address_of_api)] = Field(
-        default="https://api.influitive.com", description="Address of Influitive's API."
-    )
-    api_token: Annotated[SecretStr, AfterValidator(_header_secret)] | None = Field(
+    api_url: HttpUrl = Field(default="https://api.influitive.com", description="Address of Influitive's API.")
+    api_token: HeaderSecret | None = Field(
         default=None, description="Token of Influitive's API; without it redemptions are decided by hand in the hub."
     )
-    org_id: Annotated[str, AfterValidator(_header_text)] | None = Field(
+    org_id: HeaderText | None = Field(
         default=None, description="Id of your organisation at Influitive (a UUID), needed with the token."
     )
     fields: Annotated[dict[str, str], known_fields(*wire.FIELDS_HERE)] = Field(

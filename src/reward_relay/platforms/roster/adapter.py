@@ -6,11 +6,8 @@ from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
-    AnyHttpUrl,
-    BeforeValidator,
     Field,
     SecretStr,
-    TypeAdapter,
     field_validator,
     model_validator,
 )
@@ -27,37 +24,16 @@ from reward_relay.contracts import (
     RewardOrder,
     SourceSettings,
     Withdrawn,
-    listed,
 )
 from reward_relay.errors import PartyRefusesUs, Rejected, Unauthenticated
+from reward_relay.fields import HeaderSecret, HeaderText, HttpUrl, TextList
 from reward_relay.inbound import check_signature, check_token
 from reward_relay.outbound import Outbound
 from reward_relay.platforms.roster import wire
 from reward_relay.platforms.tolerant import FIELDS, known_fields
 from reward_relay.states import Outcome
 
-_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _address_of_api(value: str) -> str:
-    _URL.validate_python(value)
-    return value.rstrip("/")
-
-
-def _header_text(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
-    return value
-
-
-def _header_secret(value: SecretStr) -> SecretStr:
-    if not _header_text(value.get_secret_value()):
-        raise ValueError("is empty; leave the key out where there is no token")
-    return value
-
-
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-HeaderText = Annotated[str, AfterValidator(_header_text)]
 
 
 def _template(value: Any) -> Any:
@@ -72,14 +48,14 @@ class Settings(SourceSettings):
     """`[sources.NAME]` with `platform = "roster"`."""
 
     platform: Literal["roster"] = Field(description="The loyalty platform: Roster.")
-    api_url: Annotated[str, AfterValidator(_address_of_api)] = Field(
-        default="https://api.getroster.com", description="Address of Roster's API."
-    )
-    api_token: Annotated[SecretStr, AfterValidator(_header_secret)] | None = Field(
+    api_url: HttpUrl = Field(default="https://api.getroster.com", description="Address of Roster's API.")
+    api_token: HeaderSecret | None = Field(
         default=None, description="Private token of Roster's API; without it orders are closed by hand in Roster."
     )
     auth_header: HeaderName = Field(default="Authorization", description="Header in which Roster wants its token.")
-    auth_scheme: HeaderText = Field(default="Bearer", description='Word before the token; "" sends the token alone.')
+    auth_scheme: Literal[""] | HeaderText = Field(
+        default="Bearer", description='Word before the token; "" sends the token alone.'
+    )
     signature_header: HeaderName | None = Field(
         default=None, description="Header with an HMAC-SHA256 of the body; if set, it is checked instead of a token."
     )
@@ -87,7 +63,7 @@ class Settings(SourceSettings):
     fields: Annotated[dict[str, str], known_fields(*FIELDS)] = Field(
         default={}, description="Where a field is in your payload if the relay does not find it: field = dotted path."
     )
-    event_types: Annotated[list[str], BeforeValidator(listed)] = Field(
+    event_types: TextList = Field(
         default=[], description="Names of the events that place an order; empty: all about redeemed rewards or orders."
     )
     close_method: Literal["PUT", "POST", "PATCH"] = Field(

@@ -1,9 +1,9 @@
 """Talkable rewards: a reward webhook becomes an order; closing it is nothing, or a note on the person."""
 
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from reward_relay.contracts import (
     ByHand,
@@ -21,38 +21,23 @@ from reward_relay.contracts import (
     Withdrawn,
 )
 from reward_relay.errors import PartyRefusesUs, Rejected, Unauthenticated, Unreadable
+from reward_relay.fields import HeaderSecret, HttpUrl
 from reward_relay.inbound import check_signature, is_one_of
 from reward_relay.outbound import Answer, Outbound
 from reward_relay.platforms.talkable import key, wire
 from reward_relay.states import Outcome
 
 MAX_ID_CHARS = 200
-_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _http_url(value: str) -> str:
-    try:
-        _URL.validate_python(value)
-    except ValueError:
-        raise ValueError("must be an http:// or https:// address") from None
-    return value.rstrip("/")
-
-
-def _header_secret(value: SecretStr) -> SecretStr:
-    plain = value.get_secret_value()
-    if not plain or not plain.isascii() or not plain.isprintable() or plain != plain.strip():
-        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
-    return value
 
 
 class Settings(SourceSettings):
     """`[sources.NAME]` with `platform = "talkable"`."""
 
     platform: Literal["talkable"] = Field(description="The loyalty platform: Talkable.")
-    api_url: Annotated[str, AfterValidator(_http_url)] = Field(
+    api_url: HttpUrl = Field(
         default="https://www.talkable.com/api/v2", description="Address of Talkable's API, version 2."
     )
-    api_token: Annotated[SecretStr, AfterValidator(_header_secret)] | None = Field(
+    api_token: HeaderSecret | None = Field(
         default=None, description='Talkable API key (Account Settings); needed for close = "custom_property".'
     )
     site_slug: str | None = Field(

@@ -1,10 +1,10 @@
 """Voucherify rewards: a redeemed reward becomes an order; fulfilled is told as configured, refused by a rollback."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from reward_relay.contracts import (
     ByHand,
@@ -21,9 +21,9 @@ from reward_relay.contracts import (
     RewardOrder,
     SourceSettings,
     Withdrawn,
-    listed,
 )
 from reward_relay.errors import PartyRefusesUs, Rejected, Unauthenticated, Unreadable
+from reward_relay.fields import HeaderSecret, HeaderText, RootUrl, TextList
 from reward_relay.inbound import check_signature
 from reward_relay.outbound import Answer, Outbound, failure_of
 from reward_relay.platforms.voucherify import wire
@@ -31,46 +31,23 @@ from reward_relay.states import Outcome
 
 MAX_REASON_CHARS = 250
 DEFAULT_REASON = "The reward could not be delivered"
-_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _address_of_api(value: str) -> str:
-    try:
-        _URL.validate_python(value)
-    except ValueError:
-        raise ValueError("must be an http:// or https:// address") from None
-    value = value.rstrip("/")
-    if value.endswith("/v1"):
-        raise ValueError("leave out /v1 at the end; the relay adds it")
-    return value
-
-
-def _header_text(value: str) -> str:
-    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
-    return value
-
-
-def _header_secret(value: SecretStr) -> SecretStr:
-    _header_text(value.get_secret_value())
-    return value
 
 
 class Settings(SourceSettings):
     """`[sources.NAME]` with `platform = "voucherify"`."""
 
     platform: Literal["voucherify"] = Field(description="The loyalty platform: Voucherify.")
-    api_url: Annotated[str, AfterValidator(_address_of_api)] = Field(
+    api_url: RootUrl = Field(
         default="https://api.voucherify.io",
         description="Address of your Voucherify cluster, without /v1: api, us1.api or as1.api.voucherify.io.",
     )
-    app_id: Annotated[str, AfterValidator(_header_text)] | None = Field(
+    app_id: HeaderText | None = Field(
         default=None, description="Application ID of a server-side API key (Project settings)."
     )
-    app_token: Annotated[SecretStr, AfterValidator(_header_secret)] | None = Field(
+    app_token: HeaderSecret | None = Field(
         default=None, description="Secret key that belongs to app_id; it can give points back, keep it secret."
     )
-    reward_types: Annotated[list[str], BeforeValidator(listed)] = Field(
+    reward_types: TextList = Field(
         default=["MATERIAL"], description="Voucherify reward types that are ordered; all others are only recorded."
     )
     close: Literal["order_status", "event", "customer_metadata", "by_hand"] = Field(

@@ -1,18 +1,12 @@
 """Orders from GiftCard Partners. A repeated order under the same `PONumber` is answered 409 with the first one's id."""
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from pydantic import (
-    AfterValidator,
-    AnyHttpUrl,
-    BeforeValidator,
     Field,
     SecretStr,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -26,9 +20,9 @@ from reward_relay.contracts import (
     VendorOrder,
     VendorSettings,
     as_number,
-    listed,
 )
 from reward_relay.errors import CallFailed, PartyRefusesUs, Rejected, Unknown, Unreadable
+from reward_relay.fields import HeaderSecret, HeaderText, RootUrl, TextList
 from reward_relay.inbound import folded
 from reward_relay.outbound import Answer, Outbound, failure_of
 from reward_relay.vendors.giftcard_partners import wire
@@ -36,37 +30,15 @@ from reward_relay.vendors.giftcard_partners.tokens import Token, Tokens
 
 PENDING_WORD = "Pending"
 COUNTRIES_WITH_STATES = frozenset({"us", "usa", "unitedstates", "unitedstatesofamerica", "ca", "can", "canada"})
-Words = Annotated[list[str], BeforeValidator(listed)]
-_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _address_of_api(value: str) -> str:
-    """An http(s) address in the customer's own spelling, without the version that every path brings along."""
-    try:
-        _URL.validate_python(value)
-    except ValidationError:
-        raise ValueError("must be an http:// or https:// address") from None
-    value = value.rstrip("/")
-    if value.endswith("/v1"):
-        raise ValueError("leave out /v1 at the end; the relay adds it")
-    return value
-
-
-def _header_text(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
-        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
-    return value
 
 
 class Settings(VendorSettings):
     """`[vendors.NAME]` with `kind = "giftcard_partners"`."""
 
     kind: Literal["giftcard_partners"] = Field(description="The vendor's API: GiftCard Partners B2B API, version 1.")
-    base_url: Annotated[str, AfterValidator(_address_of_api)] = Field(
-        description="Address of the API as GiftCard Partners gave it to you, without /v1."
-    )
-    email: Annotated[str, AfterValidator(_header_text)] = Field(description="E-mail address of your API account.")
-    access_token: SecretStr = Field(description="Access token of your API account; it buys gift cards, keep it secret.")
+    base_url: RootUrl = Field(description="Address of the API as GiftCard Partners gave it to you, without /v1.")
+    email: HeaderText = Field(description="E-mail address of your API account.")
+    access_token: HeaderSecret = Field(description="Access token of the account; it buys gift cards, keep it secret.")
     from_name: OptionalText = Field(default=None, description="Sender's name printed with each gift card.")
     from_email: OptionalText = Field(default=None, description="Sender's e-mail address given with each gift card.")
     branding_id: int | str | None = Field(default=None, description="Branding used for gift cards (GET /v1/Brandings).")
@@ -76,19 +48,13 @@ class Settings(VendorSettings):
     carrier_id: int | str | None = Field(
         default=None, description="Carrier of parcels (GET /v1/ShippingMethods); needed for PhysicalShipment."
     )
-    done_words: Words = Field(
+    done_words: TextList = Field(
         default=["Complete", "Completed", "Fulfilled"], description="Order statuses that mean delivered."
     )
-    refused_words: Words = Field(
+    refused_words: TextList = Field(
         default=["Failed", "Cancelled", "Canceled", "Rejected", "Declined"],
         description="Order statuses that mean the vendor will not deliver.",
     )
-
-    @field_validator("access_token")
-    @classmethod
-    def _token_fits_a_header(cls, value: SecretStr) -> SecretStr:
-        _header_text(value.get_secret_value())
-        return value
 
     @model_validator(mode="after")
     def _no_word_means_both(self) -> Self:

@@ -1,0 +1,49 @@
+"""Types of settings that several modules share: addresses, header values, lists."""
+
+from typing import Annotated
+
+import httpx
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from reward_relay.contracts import listed
+
+
+def _http_url(value: str) -> str:
+    try:
+        url = httpx.URL(value)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def _without_version(value: str) -> str:
+    if value.endswith("/v1"):
+        raise ValueError("leave out /v1 at the end; the relay adds it")
+    return value
+
+
+def _header_text(value: str) -> str:
+    if not value:
+        raise ValueError("is empty; was it pasted completely?")
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ValueError("must be plain letters, digits and signs, without spaces around; was it pasted completely?")
+    return value
+
+
+def _header_secret(value: SecretStr) -> SecretStr:
+    _header_text(value.get_secret_value())
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""An http(s) address in the customer's own spelling, without a trailing slash."""
+RootUrl = Annotated[HttpUrl, AfterValidator(_without_version)]
+"""The same of an API whose paths bring their version along."""
+HeaderText = Annotated[str, AfterValidator(_header_text)]
+"""Text that may go into an HTTP header."""
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
+"""A secret that goes into an HTTP header."""
+TextList = Annotated[list[str], BeforeValidator(listed)]
+"""A list of texts; `a,b` in an environment variable is two."""
