@@ -3,6 +3,7 @@
 RelayError
 ├── ConfigurationError          the settings are wrong: nothing starts
 ├── DatabaseUnavailable         PostgreSQL cannot be reached or started
+├── TablesOutdated              its tables are of another version: run the migrations first
 ├── RequestError                answered to a caller over HTTP; carries its status and code
 │   ├── UnknownSource, UnknownToken, NotFound           404
 │   ├── Unauthenticated, Forbidden                      401, 403
@@ -33,6 +34,10 @@ class ConfigurationError(RelayError):
 
 class DatabaseUnavailable(RelayError):
     """PostgreSQL cannot be started or reached; the message says what to do."""
+
+
+class TablesOutdated(RelayError):
+    """The database's tables are not this version's."""
 
 
 class RequestError(RelayError):

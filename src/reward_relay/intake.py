@@ -8,10 +8,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uuid_utils
+from sqlalchemy.exc import DBAPIError
 
 from reward_relay.contracts import InboundRequest, Informational, Parsed, Platform, RewardOrder, Withdrawn
 from reward_relay.db import orders
@@ -219,7 +220,11 @@ class Intake:
         )
 
     async def _submit(self, arrival: Arrival) -> Receipt:
-        receipt = await self._groups.submit(arrival)
+        try:
+            receipt = await self._groups.submit(arrival)
+        except DBAPIError as error:
+            log.exception("not_storable", source=arrival.source)
+            receipt = await self._groups.submit(_unstorable(arrival, error))
         log.info(
             "delivery",
             source=arrival.source,
@@ -259,6 +264,24 @@ class Intake:
             await self._groups.submit(arrival)
         except Exception as error:
             log.warning("rejected_not_kept", error=str(error))
+
+
+def _unstorable(arrival: Arrival, error: DBAPIError) -> Arrival:
+    """The delivery as the database will take it, when it refused the order that came of it."""
+    reason = (
+        f"the database refused the order ({type(error.orig).__name__}); this is a fault of ours, "
+        f"report it with the delivery and replay it after the fix"
+    )
+    return replace(
+        arrival,
+        verdict="quarantined",
+        reason=reason,
+        external_id=None,
+        order=None,
+        withdrawn=None,
+        headers={},
+        content_type=arrival.content_type.replace("\x00", ""),
+    )
 
 
 def kept_headers(request: InboundRequest) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 import uvloop
 
@@ -25,11 +26,12 @@ from reward_relay import logs
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
-from reward_relay.errors import DatabaseUnavailable
+from reward_relay.errors import DatabaseUnavailable, TablesOutdated
 from reward_relay.settings import Settings, child_environment
 from reward_relay.web.app import create_app
 from reward_relay.wiring import build
 
+log = structlog.get_logger()
 DRAIN_S = 30
 LOOK_S = 0.2
 PORT_PATIENCE_S = 3.0
@@ -125,6 +127,7 @@ def serve_app(app: Any, listener: socket.socket, *, lifeline: int | None = None)
 def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeline: int | None = None) -> None:
     """Serve the relay's API."""
     logs.configure(settings.log_level, settings.log_format)
+    asyncio.run(_refuse_old_tables(url))
     serve_app(create_app(build(settings, url)), listener, lifeline=lifeline)
 
 
@@ -133,6 +136,7 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
     logs.configure(settings.log_level, settings.log_format)
 
     async def main() -> None:
+        await _refuse_old_tables(url)
         relay = build(settings, url)
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
         _on_end(worker.stop, lifeline)
@@ -145,6 +149,18 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
             await relay.close()
 
     _run(main)
+
+
+async def _refuse_old_tables(url: str) -> None:
+    """Stop a start against tables of another version. A database that is away is waited for while we run."""
+    database = Database(url, pool_size=1)
+    try:
+        if not await migrate.is_current(database):
+            raise TablesOutdated("the database's tables are not this version's; run: reward-relay migrate")
+    except DatabaseUnavailable as error:
+        log.warning("database_unavailable", detail=str(error))
+    finally:
+        await database.close()
 
 
 def _run(main: Callable[[], Any]) -> None:

@@ -11,6 +11,7 @@ A new member needs three things here, and inherits every test of its suite:
    `login_`     what a vendor wants before any other call (a token); request and answer
    `order_`     one vendor order: placement, key, the request, its answer, and what that must be read as
    `repeat_`    the vendor's answer to an order whose key it knows already
+   `find_`      the vendor's answer to the question for an order by its key, where it takes such questions
    `check_`     the vendor's answer to a question about an order, and what that must be read as
    `verdict_`   an answer to an order that this vendor means in its own way, and the verdict on it
    ===========  =========================================================================================
@@ -29,8 +30,19 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from reward_relay.contracts import Delivery, Ending, InboundRequest, Platform, Recipient, SourceSettings
-from reward_relay.contracts import Line, Placement, Plan, Vendor, VendorSettings
+from reward_relay.contracts import (
+    Delivery,
+    Ending,
+    InboundRequest,
+    Line,
+    Placement,
+    Plan,
+    Platform,
+    Recipient,
+    SourceSettings,
+    Vendor,
+    VendorSettings,
+)
 from reward_relay.outbound import Outbound
 from reward_relay.platforms import PLATFORMS
 from reward_relay.states import Outcome
@@ -92,7 +104,8 @@ class Event(Recorded):
     @property
     def external_id(self) -> str | None:
         """The business key that it must parse to."""
-        return next(iter(self.parses_to.values()))["external_id"]
+        found: str | None = next(iter(self.parses_to.values()))["external_id"]
+        return found
 
     @property
     def is_order(self) -> bool:
@@ -160,6 +173,13 @@ class Check(Exchange):
 
     vendor_order_id: str
     reads_as: dict[str, Any]
+
+
+class Find(Exchange):
+    """One question for the order under a key; read as nothing where there is none."""
+
+    key: str
+    reads_as: dict[str, Any] | None
 
 
 class Verdict(Recorded):
@@ -252,6 +272,11 @@ class VendorCase:
     def checks(self) -> list[Check]:
         """Its answers about orders."""
         return load(self.member, "check", Check)
+
+    @cached_property
+    def finds(self) -> list[Find]:
+        """Its answers to questions for a key."""
+        return load(self.member, "find", Find)
 
     @cached_property
     def verdicts(self) -> list[Verdict]:

@@ -71,7 +71,7 @@ def test_what_people_see_of_the_closing_call_holds_no_secret(case: PlatformCase,
     assert isinstance(preview, OutboundRequest) and preview.secret_headers
     seen = f"{preview!r} {json.dumps(preview.shown())}"
     assert [secret for secret in case.secrets if secret in seen] == []
-    assert [preview.shown()["headers"][name] for name in preview.secret_headers] == ["***"] * len(preview.secret_headers)
+    assert {preview.shown()["headers"][name] for name in preview.secret_headers} == {"***"}
 
 
 @closings

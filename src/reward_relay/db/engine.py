@@ -126,23 +126,19 @@ async def notify(connection: AsyncConnection) -> None:
 _NOTIFY = text(f"NOTIFY {CHANNEL}")
 
 
+OUTAGE_CLASSES = ("08", "28", "3D", "53", "57", "58")
+"""SQLSTATE classes that say "not now": connection, login, no such database, resources (disk full), operator, system."""
+READ_ONLY = "25006"
+"""A failover in progress: we talk to a standby."""
+
+
 def _is_outage(error: BaseException | None) -> bool:
-    """Whether the error says that the server is away, rather than that a statement was wrong."""
-    outages = (
-        OSError,
-        TimeoutError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.InsufficientResourcesError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.ReadOnlySQLTransactionError,
-    )
+    """Whether the error says that the server is away or cannot, rather than that a statement was wrong."""
     while error is not None:
-        if isinstance(error, outages):
+        state = getattr(error, "sqlstate", None)
+        if isinstance(state, str) and (state[:2] in OUTAGE_CLASSES or state == READ_ONLY):
+            return True
+        if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
             return not _is_refused_value(error)
         error = error.__cause__
     return False

@@ -89,7 +89,8 @@ class Adapter:
         if given is None:
             raise Unauthenticated(
                 f"nothing authenticates this call: no header {wire.SIGNATURE_HEADER} (Custom App), and no readable "
-                "`key` in the body (classic webhook, form or JSON); is it Talkable that posts here?"
+                f"`key` in the body (classic webhook, form or JSON) to compare with {self._where}.secrets; is it "
+                "Talkable that posts here?"
             )
         if not is_one_of(given, self._settings.secrets):
             raise Unauthenticated(

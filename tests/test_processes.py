@@ -1,0 +1,214 @@
+"""Real processes: they come up, serve, drain on SIGTERM with status 0, and leave nobody behind when killed."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from reward_relay.processes import bind
+from support.relays import CONFIGURATION, until
+from support.steered import accepted, roster
+
+PATIENCE_S = 120
+"""A process may take long to start on a busy machine."""
+ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
+
+
+class Command:
+    """A running `reward-relay` with the test's database; what it prints goes to `output`."""
+
+    def __init__(self, folder: Path, database_url: str, arguments: tuple[str, ...], **environment: str) -> None:
+        configuration = folder / "relay.toml"
+        configuration.write_text(CONFIGURATION)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+        own |= {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": database_url, **environment}
+        self.output = folder / f"{arguments[0]}.txt"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "reward_relay", *arguments], cwd=folder, env=own, stdout=output, stderr=output
+            )
+
+    def told(self) -> str:
+        """Everything printed so far."""
+        return self.output.read_text("utf-8", "replace")
+
+    async def address(self) -> str:
+        """Where it says that it listens."""
+
+        async def found() -> str | None:
+            assert self.process.poll() is None, self.told()
+            match = ADDRESS.search(self.told())
+            return match and match[0]
+
+        return str(await until(found, PATIENCE_S))
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that it has started."""
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    async def ended(self) -> int:
+        """Its status, once it has ended."""
+
+        async def status() -> tuple[int] | None:
+            code = self.process.poll()
+            return None if code is None else (code,)
+
+        (code,) = await until(status, PATIENCE_S)
+        return int(code)
+
+
+async def gone(processes: list[psutil.Process]) -> None:
+    """Wait until none of them runs any more."""
+
+    async def none_left() -> bool:
+        return not any(_runs(each) for each in processes)
+
+    await until(none_left, PATIENCE_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+Start = Callable[..., Command]
+
+
+@pytest.fixture
+def start(database_url: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts commands, and ends whatever is left of them after the test."""
+    started: list[Command] = []
+
+    def run(*arguments: str, **environment: str) -> Command:
+        started.append(Command(tmp_path, database_url, arguments, **environment))
+        return started[-1]
+
+    yield run
+    for command in started:
+        left = command.children() if command.process.poll() is None else []
+        command.process.kill()
+        command.process.wait()
+        for child in left:
+            if _runs(child):
+                child.kill()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=10) as found:
+        yield found
+
+
+async def ready(client: httpx.AsyncClient, address: str) -> None:
+    async def answers() -> bool:
+        try:
+            return (await client.get(f"{address}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await until(answers, PATIENCE_S)
+
+
+async def test_up_serves_works_and_drains_on_sigterm(start: Start, client: httpx.AsyncClient) -> None:
+    up = start("up", "--port", "0")
+    client.base_url = httpx.URL(await up.address())
+    await ready(client, str(client.base_url).rstrip("/"))
+    order_id = await accepted(client, "roster", roster())
+    children = up.children()
+    assert len(children) == 2
+
+    listed = start("orders", "list", "--json")
+    shown = start("orders", "show", order_id)
+    assert (await listed.ended(), await shown.ended()) == (0, 0)
+    up.process.send_signal(signal.SIGTERM)
+    assert await up.ended() == 0, up.told()
+    await gone(children)
+    assert "Traceback" not in up.told()
+
+
+async def test_children_end_by_themselves_when_their_parent_is_killed(start: Start, client: httpx.AsyncClient) -> None:
+    up = start("up", "--port", "0")
+    await ready(client, await up.address())
+    children = up.children()
+    up.process.kill()
+    await up.ended()
+    await gone(children)
+
+
+async def test_a_parent_whose_child_dies_ends_the_others_with_an_error(start: Start, client: httpx.AsyncClient) -> None:
+    up = start("up", "--port", "0")
+    await ready(client, await up.address())
+    children = up.children()
+    children[0].kill()
+    assert await up.ended() != 0
+    await gone(children)
+
+
+async def test_api_processes_share_a_port(start: Start, client: httpx.AsyncClient) -> None:
+    with free_port() as port:
+        address = f"http://127.0.0.1:{port}"
+    serve = start("serve", "--port", str(port), "--workers", "2")
+    await ready(client, address)
+    children = serve.children()
+    client.base_url = httpx.URL(address)
+    answers = await asyncio.gather(*(client.get("/healthz") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(children) == 2
+    serve.process.send_signal(signal.SIGTERM)
+    assert await serve.ended() == 0, serve.told()
+    await gone(children)
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port that nobody listens on."""
+    listener = bind("127.0.0.1", 0)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
+
+
+async def test_worker_processes_start_and_drain_together(start: Start) -> None:
+    work = start("work", "--processes", "2")
+
+    async def both_work() -> list[Any]:
+        found = work.children()
+        return found if len(found) == 2 and all(_listens(work, each) for each in found) else []
+
+    children = await until(both_work, PATIENCE_S)
+    work.process.send_signal(signal.SIGTERM)
+    assert await work.ended() == 0, work.told()
+    await gone(children)
+
+
+def _listens(work: Command, child: psutil.Process) -> bool:
+    """Whether the child has connected to PostgreSQL."""
+    assert work.process.poll() is None, work.told()
+    return any(each.laddr or each.raddr for each in child.net_connections(kind="unix"))
+
+
+async def test_a_taken_port_is_a_sentence_and_status_2(start: Start) -> None:
+    with free_port() as port:
+        serve = start("serve", "--port", str(port))
+        assert await serve.ended() == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in " ".join(serve.told().split())
+    assert "Traceback" not in serve.told()
+
+
+async def test_a_mistake_in_the_configuration_ends_the_start_with_status_2(start: Start) -> None:
+    up = start("up", RELAY_LEASE_S="0.5")
+    assert await up.ended() == 2
+    assert "must be longer than call_deadline_s" in " ".join(up.told().split())
