@@ -131,7 +131,7 @@ def test_config_check_names_every_mistake_with_key_and_cause(command: Command, t
         'log_levle: no such setting; did you mean "log_level"?',
         "api_keys.alice.role: ",
         "api_keys.alice.key: has 5 characters, at least 16 are needed",
-        "sources.talkable: 'talkabel' is not one of",
+        "sources.talkable.platform: 'talkabel' is not one of",
         "sources.talkable.secrets.0: is a well-known default",
         "sources.Roster: a name is lower-case letters",
         "sources.Roster.secrets: needs at least one secret",

@@ -9,12 +9,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
+from sqlalchemy import text
 
+from reward_relay.db.engine import Database
 from reward_relay.processes import bind
 from support.relays import CONFIGURATION, until
 from support.steered import accepted, roster
@@ -181,23 +182,23 @@ def free_port() -> Iterator[int]:
         listener.close()
 
 
-async def test_worker_processes_start_and_drain_together(start: Start) -> None:
+LISTENING = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'")
+
+
+async def test_worker_processes_start_and_drain_together(start: Start, database: Database) -> None:
     work = start("work", "--processes", "2")
 
-    async def both_work() -> list[Any]:
-        found = work.children()
-        return found if len(found) == 2 and all(_listens(work, each) for each in found) else []
+    async def both_listen() -> bool:
+        assert work.process.poll() is None, work.told()
+        async with database.transaction() as connection:
+            return (await connection.execute(LISTENING)).scalar() == 2
 
-    children = await until(both_work, PATIENCE_S)
+    await until(both_listen, PATIENCE_S)
+    children = work.children()
+    assert len(children) == 2
     work.process.send_signal(signal.SIGTERM)
     assert await work.ended() == 0, work.told()
     await gone(children)
-
-
-def _listens(work: Command, child: psutil.Process) -> bool:
-    """Whether the child has connected to PostgreSQL."""
-    assert work.process.poll() is None, work.told()
-    return any(each.laddr or each.raddr for each in child.net_connections(kind="unix"))
 
 
 async def test_a_taken_port_is_a_sentence_and_status_2(start: Start) -> None:

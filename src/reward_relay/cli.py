@@ -77,6 +77,7 @@ def up(host: Host = None, port: Port = None) -> None:
 
     Example: `RELAY_CONFIG=relay.toml reward-relay up --port 8080`
     """
+    processes.end_quietly()
     with readable_errors():
         settings = settings_with(host, port)
         listener = listen(settings)
@@ -123,6 +124,7 @@ def serve(
 
     Example: `reward-relay serve --host 0.0.0.0 --port 8080 --workers 2`
     """
+    processes.end_quietly()
     with readable_errors():
         settings = settings_with(host, port)
         listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
@@ -147,6 +149,7 @@ def work(
 
     Example: `reward-relay work --processes 2`
     """
+    processes.end_quietly()
     with readable_errors():
         settings = load_settings()
         with processes.database(settings) as url:
@@ -193,6 +196,7 @@ def sandbox(
 
     Example: `reward-relay sandbox --port 8090`, then point `base_url` and `api_url` at it (see its README).
     """
+    processes.end_quietly()
     from reward_relay.sandbox.app import create_app
 
     with readable_errors():
@@ -211,6 +215,7 @@ def demo(
 
     Example: `reward-relay demo --exit`
     """
+    processes.end_quietly()
     from reward_relay.sandbox.demo import run
 
     with readable_errors():

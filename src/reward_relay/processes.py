@@ -128,6 +128,7 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
     """Serve the relay's API."""
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_refuse_old_tables(url))
+    log.info("serving", address="{}:{}".format(*listener.getsockname()[:2]))
     serve_app(create_app(build(settings, url)), listener, lifeline=lifeline)
 
 
@@ -140,6 +141,7 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
         relay = build(settings, url)
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
         _on_end(worker.stop, lifeline)
+        log.info("working", sources=list(settings.sources), vendors=list(settings.vendors))
         try:
             await worker.run()
         finally:
@@ -166,6 +168,11 @@ async def _refuse_old_tables(url: str) -> None:
 def _run(main: Callable[[], Any]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def end_quietly() -> None:
+    """SIGTERM ends the process with status 0 from now on, also before it serves or works."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _on_end(stop: Callable[[], None], lifeline: int | None) -> None:

@@ -48,6 +48,7 @@ EVENT = text("""
 INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
 SELECT id, now(), state, state, :actor, :reason FROM orders WHERE id = CAST(:id AS uuid)
 """)
+REASON = text("UPDATE orders SET hold_reason = :reason WHERE id = CAST(:id AS uuid) AND state = 'on_hold'")
 PRESENT = text("""
 SELECT id, state, step, held_from, in_doubt, source, vendor, vendor_order_id, outcome,
   claim IS NOT NULL AND claim_until >= now() AS claimed
@@ -90,9 +91,12 @@ async def move(connection: AsyncConnection, order_id: str, states: Sequence[Stat
 
 
 async def interrupt(connection: AsyncConnection, order_id: str, wish: dict[str, str]) -> bool:
-    """Note a wish (`action` hold or cancel, `actor`, `reason`) on an order that a worker holds."""
+    """Note a wish (`action` hold or cancel, `actor`, `reason`) on an order that a worker holds; a cancel stays."""
     found = await connection.execute(INTERRUPT, {"id": order_id, "wish": json.dumps(wish)})
-    return found.first() is not None
+    if found.first() is None:
+        return False
+    await note(connection, order_id, wish["actor"], f"{wish['reason']}: as soon as the present call has ended")
+    return True
 
 
 async def soon(connection: AsyncConnection, order_id: str, actor: str, reason: str) -> bool:
@@ -149,13 +153,15 @@ async def cancel(connection: AsyncConnection, order_id: str, actor: str, reason:
             message=reason,
         )
         await move(connection, order_id, (State(row.state),), change)
-    elif row.state in (State.RECEIVED, State.PLACED):
+    elif row.state in (State.RECEIVED, State.PLACED) or row.held_from in (State.RECEIVED, State.PLACED):
         where = f"the vendor has it as {row.vendor_order_id}" if row.vendor_order_id else "the vendor may have it"
         held = (
             f"{reason}, but {where}. Ask {row.vendor} to cancel it, then refuse or close this order; "
             f"or release it to let it go on"
         )
-        await hold(connection, order_id, actor, held)
+        if not await hold(connection, order_id, actor, held):
+            await connection.execute(REASON, {"id": order_id, "reason": held})
+            await note(connection, order_id, actor, held)
     else:
         late = f": too late, the order is {row.state}" if row.outcome in (None, Outcome.FULFILLED) else ""
         await note(connection, order_id, actor, f"{reason}{late}")
