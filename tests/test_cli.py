@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import click
 import pytest
 import structlog
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from reward_relay import __version__
 from reward_relay.cli import app
@@ -54,7 +52,8 @@ def flat(text: str) -> str:
 # --- help ------------------------------------------------------------------------------------------------
 
 
-def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with the words that lead to it."""
     for name, each in getattr(group, "commands", {}).items():
         if getattr(each, "commands", None):
             yield from commands(each, (*path, name))

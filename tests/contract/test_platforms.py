@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -201,6 +201,7 @@ def test_a_lone_surrogate_in_any_text_becomes_one_that_can_be_stored(case: Platf
 
 # --- whatever comes --------------------------------------------------------------------------------------
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ODD = st.sampled_from(["\x00", "\ud800", ".."])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | ODD
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
@@ -218,14 +219,14 @@ def assert_understood_or_unreadable(platform: Platform, body: bytes, content_typ
 
 
 @platforms
-@settings(deadline=None)
+@UNHURRIED
 @given(body=ANY_BYTES, content_type=st.sampled_from(["application/json", "application/x-www-form-urlencoded", ""]))
 def test_whatever_bytes_come_are_understood_or_unreadable(case: PlatformCase, body: bytes, content_type: str) -> None:
     assert_understood_or_unreadable(case.adapter(), body, content_type)
 
 
 @webhooks()
-@settings(deadline=None, max_examples=50)
+@settings(UNHURRIED, max_examples=50)
 @given(data=st.data())
 def test_a_webhook_damaged_anywhere_is_understood_or_unreadable(
     case: PlatformCase, event: Event, data: st.DataObject
@@ -240,7 +241,7 @@ def test_a_webhook_damaged_anywhere_is_understood_or_unreadable(
 
 
 @webhooks(is_json_order)
-@settings(deadline=None, max_examples=50)
+@settings(UNHURRIED, max_examples=50)
 @given(data=st.data())
 def test_a_webhook_with_any_value_in_any_place_is_understood_or_unreadable(
     case: PlatformCase, event: Event, data: st.DataObject

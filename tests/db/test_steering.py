@@ -103,7 +103,7 @@ async def test_a_claimed_order_is_not_moved_and_the_wish_waits_for_the_record(re
     assert await recorded(relay.database, job, placed)
     order = await relay.ops.order(order_id)
     assert (order["state"], order["held_from"], order["hold_reason"]) == ("on_hold", "placed", "wait")
-    assert [event["to_state"] for event in order["events"]] == ["received", "placed", "on_hold"]
+    assert [event["to_state"] for event in order["events"]] == ["received", "received", "placed", "on_hold"]
 
 
 async def test_a_wish_to_hold_what_has_ended_meanwhile_is_noted(relay: Relay, order_id: str) -> None:
@@ -149,3 +149,30 @@ async def test_soon_is_refused_for_a_held_and_for_a_claimed_order(relay: Relay, 
         await connection.execute(text("UPDATE orders SET claim = NULL, claim_until = NULL"))
     await move(relay.database, order_id, OPEN, HOLD)
     assert not await soon()
+
+
+async def test_a_hold_does_not_overwrite_a_withdrawal_that_waits_for_the_same_record(
+    relay: Relay, order_id: str
+) -> None:
+    job = await claimed(relay.database)
+    async with relay.database.transaction() as connection:
+        await steering.cancel(connection, order_id, "source:roster", "withdrawn")
+        assert await steering.hold(connection, order_id, "ann", "wait")
+    not_sent = Result(State.RECEIVED, Step.PLACE, "vendor:gcp", "not_sent", wait_s=60)
+    assert await recorded(relay.database, job, not_sent)
+    order = await relay.ops.order(order_id)
+    assert (order["state"], order["outcome"]) == ("settled", "cancelled")
+
+
+async def test_a_withdrawal_of_a_held_order_that_is_placed_says_so_where_a_person_would_release_it(
+    relay: Relay, order_id: str
+) -> None:
+    job = await claimed(relay.database)
+    placed = Result(State.PLACED, Step.CHECK, "vendor:gcp", "ok", wait_s=60, vendor_order_id="G1")
+    assert await recorded(relay.database, job, placed)
+    async with relay.database.transaction() as connection:
+        assert await steering.hold(connection, order_id, "ann", "wait")
+        await steering.cancel(connection, order_id, "source:roster", "withdrawn")
+    order = await relay.ops.order(order_id)
+    assert (order["state"], order["held_from"]) == ("on_hold", "placed")
+    assert "the vendor has it as G1" in order["hold_reason"]

@@ -28,7 +28,7 @@ async def statuses(client: httpx.AsyncClient) -> dict[tuple[str, str], httpx.Res
     """Every call of the ops API, and its answer."""
     found = {}
     for route in ROUTES:
-        for method in route.methods:
+        for method in route.methods or ():
             body = BODIES.get(route.path, {}) if method == "POST" else None
             found[method, route.path] = await client.request(method, route.path.format(**VALUES), json=body)
     return found

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -215,7 +215,7 @@ async def test_the_previous_secret_is_still_accepted_during_a_rotation(client: h
 @pytest.mark.parametrize("sender", [senders.talkable_form, senders.talkable_json])
 @pytest.mark.parametrize("secret", [TALKABLE_KEY, "talkable-key-0"])
 async def test_the_key_in_talkables_body_is_not_stored(
-    relay: Relay, client: httpx.AsyncClient, sender: type[Webhook], secret: str
+    relay: Relay, client: httpx.AsyncClient, sender: Callable[..., Webhook], secret: str
 ) -> None:
     answer = await post(client, "talkable", sender(senders.sample("talkable_referrer"), secret))
     body = await stored(relay, answer.json()["delivery_id"])
