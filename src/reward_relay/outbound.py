@@ -9,7 +9,7 @@ exception underneath, never at httpx's (tests/test_outbound.py shows the differe
 import ipaddress
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +27,7 @@ from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejecte
 
 MAX_ANSWER_BYTES = 1 << 20
 KEPT_ANSWER_CHARS = 500
+SHORTEST_SECRET = 6
 INNER_ATTEMPTS = 3
 """How often one call repeats what was never sent, or a pure read."""
 
@@ -59,6 +60,15 @@ def trim(text: str) -> str:
     """Text that may go into the record of a call: printable, at most 500 characters."""
     text = text.replace("\x00", "")
     return text if len(text) <= KEPT_ANSWER_CHARS else text[: KEPT_ANSWER_CHARS - 1] + "…"
+
+
+def without_secrets(body: bytes, secrets: Iterable[str]) -> bytes:
+    """A party's answer without the secrets of our request: some error pages repeat what they got."""
+    for secret in secrets:
+        for part in (secret, secret.partition(" ")[2]):
+            if len(part) >= SHORTEST_SECRET:
+                body = body.replace(part.encode(), b"***")
+    return body
 
 
 def failure_of(party: str, cause: Answer | BaseException) -> CallFailed | None:
@@ -268,7 +278,8 @@ class Caller:
                 request.method, request.url, content=content, headers=headers
             ) as response:
                 body = await self._body(response)
-                return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
+                given = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status_code, given, without_secrets(body, secrets.values()))
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
             failure = failure_of(self.party, error)
             raise failure or error from error

@@ -259,5 +259,6 @@ def keep_postgres(settings: Settings) -> Callable[[], None]:
         if not server.is_running():
             with suppress(DatabaseUnavailable):
                 server.start()
+                server.stop()  # lets go only: the relay that started it still uses it
 
     return look

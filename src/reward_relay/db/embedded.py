@@ -50,8 +50,9 @@ class Embedded:
         """
         self._prepare()
         with self._locked("start.lock"):
-            self._use = _open_lock(self.data_dir / "users.lock")
-            fcntl.flock(self._use, fcntl.LOCK_SH)
+            if self._use is None:
+                self._use = _open_lock(self.data_dir / "users.lock")
+                fcntl.flock(self._use, fcntl.LOCK_SH)
             if not self.is_running():
                 if not (self.pgdata / "PG_VERSION").exists():
                     self._init()
@@ -94,7 +95,7 @@ class Embedded:
             self._account = _account()
             self._refuse_if_blocked()
         try:
-            self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._make_data_dir()
         except OSError as error:
             raise DatabaseUnavailable(f"cannot make the data folder {self.data_dir} ({error}); set data_dir") from None
         if self._account is None:
@@ -102,6 +103,13 @@ class Embedded:
             return
         self._refuse_if_blocked()
         self._bin = _newest(self._copied(home) if _blocked(_newest(home)) else home)
+
+    def _make_data_dir(self) -> None:
+        missing = [each for each in (self.data_dir, *self.data_dir.parents) if not each.exists()]
+        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if self._account is not None:
+            for folder in missing:
+                folder.chmod(0o711)  # root's umask may have closed them to the server's user
 
     def _refuse_if_blocked(self) -> None:
         if self._account and (blocked := _blocked(self.data_dir)):
@@ -129,14 +137,12 @@ class Embedded:
 
     def _own(self, folder: Path) -> None:
         """Make a folder of the server's own."""
-        if folder.exists() and folder.stat().st_uid not in (
-            os.geteuid(),
-            self._account.pw_uid if self._account else -1,
-        ):
+        ours = (os.geteuid(), self._account.pw_uid if self._account else -1)
+        if folder.is_symlink() or (folder.exists() and folder.stat().st_uid not in ours):
             raise DatabaseUnavailable(f"{folder} belongs to somebody else; remove it or set data_dir to another folder")
         folder.mkdir(mode=0o700, exist_ok=True)
         if self._account is not None:
-            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
 
     def _init(self) -> None:
         self._own(self.pgdata)
