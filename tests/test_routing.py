@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from reward_relay.contracts import Address, Delivery, Item, Line, Recipient, RewardOrder
-from reward_relay.routing import differences, matches, route_order, unreachable
+from reward_relay.routing import completed, differences, matches, route_order, unreachable
 from reward_relay.settings import Product, Route
 
 HOME = Address(line1="1 Main St", city="Springfield", postal_code="12345", country="US")
@@ -190,6 +190,8 @@ def test_silence_and_repetition_are_no_differences() -> None:
     assert differences(first, order(recipient=Recipient(email="a@example.com"))) == []
 
 
-def test_what_is_new_is_a_difference() -> None:
-    later = order(recipient=Recipient(email="a@example.com", address=Address(city="Springfield")))
-    assert differences(order(), later) == ["recipient.address.city"]
+def test_what_only_the_later_one_knows_completes_and_replaces_nothing() -> None:
+    later = order(recipient=Recipient(email="a@example.com", name="Ann", address=HOME))
+    assert differences(order(), later) == []
+    assert completed(order().recipient, later.recipient) == later.recipient
+    assert completed(Recipient(name="Bo"), Recipient(name="Ann", phone="+1")) == Recipient(name="Bo", phone="+1")

@@ -251,7 +251,7 @@ class Intake:
         if len(self._remembered) >= REJECTED_PER_MINUTE:
             return
         self._remembered.append(now)
-        headers = {"user-agent": request.headers.get("user-agent", ""), "content-length": str(len(request.body))}
+        headers = {"user-agent": request.headers.get("user-agent", "")[:500], "content-length": str(len(request.body))}
         arrival = Arrival(
             new_id(), source, "webhook", request.content_type[:100], headers, b"", "rejected", reason=error.detail
         )

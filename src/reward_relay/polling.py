@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
 from reward_relay.contracts import Platform
-from reward_relay.db import upkeep
+from reward_relay.db import parties, upkeep
 from reward_relay.db.engine import Database
-from reward_relay.errors import CallFailed, DatabaseUnavailable
+from reward_relay.errors import CallFailed, DatabaseUnavailable, PartyRefusesUs
 from reward_relay.intake import Intake
+from reward_relay.jobs import source_party
 
 log = structlog.get_logger()
 UPKEEP_EVERY_S = 3600.0
@@ -41,6 +43,9 @@ class Poller:
             try:
                 if await self._my_turn(source, every_s):
                     await self.poll_once(source)
+            except PartyRefusesUs as refusal:
+                log.warning("poll_refused", source=source, detail=str(refusal))
+                await self._pause(source, refusal.detail)
             except (CallFailed, DatabaseUnavailable) as error:
                 log.warning("poll_failed", source=source, detail=str(error))
             except Exception:
@@ -70,7 +75,15 @@ class Poller:
                         log.info("purged", retention_days=self._retention_days)
             except DatabaseUnavailable as error:
                 log.warning("upkeep_failed", detail=str(error))
+            except Exception:
+                log.exception("upkeep_failed")
             await asyncio.sleep(UPKEEP_EVERY_S)
+
+    async def _pause(self, source: str, why: str) -> None:
+        """Stop asking a platform that refuses our key, until a person has seen to it."""
+        with suppress(DatabaseUnavailable):
+            async with self._database.transaction() as connection:
+                await parties.pause(connection, source_party(source), why)
 
     async def _purge(self) -> int:
         async with self._database.transaction() as connection:

@@ -102,11 +102,21 @@ def unreachable(delivery: Delivery, recipient: Recipient) -> str | None:
 
 
 def differences(first: RewardOrder, later: RewardOrder) -> list[str]:
-    """What a second delivery of the same reward says otherwise than the first, by name. Silence is no difference."""
+    """What a second delivery of the same reward says otherwise than the first, by name.
+
+    Silence on either side is no difference: what only the second one knows is an addition (`completed`).
+    """
     found = _changed("recipient", first.recipient.model_dump(), later.recipient.model_dump())
     if [item.model_dump() for item in first.items] != [item.model_dump() for item in later.items]:
         found.append("items")
     return found
+
+
+def completed(first: Recipient, later: Recipient) -> Recipient:
+    """The first delivery's recipient with what only a later one knows; nothing is replaced."""
+    known, added = first.model_dump(exclude_none=True), later.model_dump(exclude_none=True)
+    address = {**added.get("address", {}), **known.get("address", {})} or None
+    return Recipient.model_validate({**added, **known, "address": address})
 
 
 def _changed(prefix: str, first: dict[str, Any], later: dict[str, Any]) -> list[str]:
@@ -114,6 +124,6 @@ def _changed(prefix: str, first: dict[str, Any], later: dict[str, Any]) -> list[
     for name, value in later.items():
         if isinstance(value, dict):
             found += _changed(f"{prefix}.{name}", first.get(name) or {}, value)
-        elif value is not None and value != first.get(name):
+        elif value is not None and first.get(name) is not None and value != first[name]:
             found.append(f"{prefix}.{name}")
     return found

@@ -4,6 +4,8 @@ As root the server runs as another user, so there is more that can go wrong; eac
 for a plain user.
 """
 
+import asyncio
+import importlib.util
 import os
 import pwd
 import shutil
@@ -94,6 +96,11 @@ def postmaster(server: Embedded) -> psutil.Process:
     return psutil.Process(int((server.pgdata / "postmaster.pid").read_text().splitlines()[0]))
 
 
+def mode(path: Path) -> int:
+    """What the file system lets whom do there."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 async def ask(server: Embedded, statement: str) -> object:
     """One value from the server."""
     connection = await asyncpg.connect(server.url("postgres"))
@@ -133,7 +140,7 @@ def test_a_server_that_was_never_started_is_not_running(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-async def test_it_outlives_a_killed_relay_and_the_next_one_finds_and_stops_it(data_dir: Path) -> None:
+def test_it_outlives_a_killed_relay_and_the_next_one_finds_and_stops_it(data_dir: Path) -> None:
     command = [sys.executable, "-c", USES_IT, str(data_dir)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as relay:
         assert relay.stdout is not None
@@ -144,7 +151,7 @@ async def test_it_outlives_a_killed_relay_and_the_next_one_finds_and_stops_it(da
     first_process = postmaster(found)
     assert found.start() == url
     assert postmaster(found) == first_process
-    assert await ask(found, "SELECT 1") == 1
+    assert asyncio.run(ask(found, "SELECT 1")) == 1
     found.stop()
     assert not found.is_running()
 
@@ -199,7 +206,7 @@ async def test_a_long_path_gets_a_short_socket_folder(place: Path) -> None:
     try:
         assert len(str(sockets)) < 90
         assert await ask(found, "SELECT 1") == 1
-        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+        assert mode(sockets) == 0o700
     finally:
         found.stop()
         shutil.rmtree(sockets)
@@ -237,7 +244,7 @@ def test_a_data_dir_that_is_a_file_is_named(place: Path) -> None:
 
 
 def test_a_missing_wheel_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DatabaseUnavailable, match="not installed; set database_url"):
         Embedded(place / "data").start()
 
@@ -282,7 +289,7 @@ def test_a_closed_folder_above_the_data_stays_closed(place: Path) -> None:
     else:
         found.start()
     found.stop()
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    assert mode(closed) == 0o700
 
 
 def link_or_copy(source: str, target: str) -> None:
@@ -315,7 +322,7 @@ def test_binaries_below_a_closed_folder_are_copied_once_for_the_servers_user(
         found.stop()
         assert program.is_relative_to(found.data_dir if ROOT else closed)
     assert len(list(found.data_dir.glob("pgsql-*"))) == int(ROOT)
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    assert mode(closed) == 0o700
 
 
 def test_a_plain_user_needs_nobody_else(place: Path) -> None:
@@ -327,7 +334,7 @@ def test_a_plain_user_needs_nobody_else(place: Path) -> None:
     found = copied_wheel(place) if ROOT and blocked else embedded._wheel()
     assert run(AS_PLAIN_USER, home / "data", found, user.pw_uid, user.pw_gid) == "True True\nFalse\n"
     assert (home / "data" / "pgdata").stat().st_uid == user.pw_uid
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert mode(home) == 0o700
 
 
 def test_a_closed_umask_is_no_obstacle(place: Path) -> None:

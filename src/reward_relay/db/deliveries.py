@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.contracts import Plan, RewardOrder
 from reward_relay.db import steering
 from reward_relay.db.engine import notify
-from reward_relay.routing import differences
+from reward_relay.routing import completed, differences
 from reward_relay.states import State, Step
 
 
@@ -99,6 +99,13 @@ EXISTING = text("""
 SELECT id, source, external_id, CAST(reward AS text) AS reward FROM orders
 WHERE (source, external_id) IN (SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[])))
 """)
+
+
+COMPLETE = text("""
+UPDATE orders SET reward = CAST(:reward AS jsonb), updated_at = now()
+WHERE id = CAST(:id AS uuid) AND state = 'on_hold' AND held_from = 'received' AND NOT in_doubt RETURNING id
+""")
+SAME = "the same reward arrived before"
 
 
 @dataclass(slots=True)
@@ -189,9 +196,12 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     if arrival.withdrawn is not None:
         await steering.cancel(group.connection, order_id, actor, arrival.withdrawn)
         return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn)
-    changed = differences(RewardOrder.model_validate_json(row.reward), arrival.order.reward) if arrival.order else []
+    first = RewardOrder.model_validate_json(row.reward)
+    changed = differences(first, arrival.order.reward) if arrival.order else []
     if not changed:
-        return Receipt(arrival.id, "duplicate", order_id, "the same reward arrived before")
+        if arrival.order is not None:
+            await _complete(group, order_id, actor, first, arrival.order.reward)
+        return Receipt(arrival.id, "duplicate", order_id, SAME)
     reason = (
         f"delivery {arrival.id} of the same reward says otherwise: {', '.join(changed)}. Compare both deliveries; "
         f"release places the order as it first arrived, refuse ends it"
@@ -200,9 +210,27 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     return Receipt(arrival.id, "duplicate", order_id, f"differs from the first delivery: {', '.join(changed)}")
 
 
+def _is_old_news(arrival: Arrival, receipt: Receipt) -> bool:
+    return arrival.via == "poll" and receipt.verdict == "duplicate" and receipt.reason == SAME
+
+
+async def _complete(group: _Group, order_id: str, actor: str, first: RewardOrder, later: RewardOrder) -> None:
+    """A later delivery knows more of the recipient: an order that is held for the lack of it gets it."""
+    recipient = completed(first.recipient, later.recipient)
+    if recipient == first.recipient:
+        return
+    reward = first.model_copy(update={"recipient": recipient}).model_dump_json()
+    if (await group.connection.execute(COMPLETE, {"id": order_id, "reward": reward})).first():
+        reason = "a later delivery of the same reward says more of the recipient; release lets the order go on"
+        await steering.note(group.connection, order_id, actor, reason)
+
+
 async def _insert_deliveries(
     connection: AsyncConnection, arrivals: Sequence[Arrival], receipts: Sequence[Receipt]
 ) -> None:
+    """Every delivery, but for what polling lists again and again without news."""
+    news = [pair for pair in zip(arrivals, receipts, strict=True) if not _is_old_news(*pair)]
+    arrivals, receipts = [arrival for arrival, _ in news], [receipt for _, receipt in news]
     await connection.execute(
         INSERT_DELIVERIES,
         {

@@ -3,22 +3,31 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from reward_relay.jobs import source_party
+
 REJECTED_KEPT = 1000
 
 ORPHANS = text("""
 SELECT DISTINCT party FROM orders WHERE due_at <= now() AND party <> ALL(CAST(:parties AS text[]))
 """)
 TURN = text("""
-INSERT INTO party_health AS h (party, since, why) VALUES (:name, now(), 'last poll')
+INSERT INTO party_health AS h (party, since, why) SELECT :name, now(), 'last poll'
+WHERE NOT EXISTS (SELECT 1 FROM party_health p WHERE p.party = :party AND p.paused)
 ON CONFLICT (party) DO UPDATE SET since = now() WHERE h.since <= now() - make_interval(secs => :every_s)
 RETURNING party
 """)
 PURGE_ORDERS = text("""
-UPDATE orders SET reward = (reward || '{"recipient": {}, "reference": {}}') - 'message', message = NULL
-WHERE id IN (
-  SELECT id FROM orders
-  WHERE state = 'closed' AND updated_at < now() - make_interval(days => :days) AND reward -> 'recipient' <> '{}'
-  LIMIT :batch)
+WITH purged AS (
+  UPDATE orders SET reward = (reward || '{"recipient": {}, "reference": {}}') - 'message', message = NULL
+  WHERE id IN (
+    SELECT id FROM orders
+    WHERE state = 'closed' AND updated_at < now() - make_interval(days => :days) AND reward -> 'recipient' <> '{}'
+    LIMIT :batch)
+  RETURNING id
+), answers AS (
+  UPDATE calls c SET answer = NULL FROM purged p WHERE c.order_id = p.id
+)
+SELECT id FROM purged
 """)
 PURGE_DELIVERIES = text("""
 UPDATE deliveries d SET body = '', headers = '{}'
@@ -40,15 +49,19 @@ async def orphaned_parties(connection: AsyncConnection, known: list[str]) -> lis
 
 
 async def take_turn(connection: AsyncConnection, source: str, every_s: float) -> bool:
-    """Whether it is this process's turn to poll a source; of several processes one gets it each `every_s` seconds."""
-    found = await connection.execute(TURN, {"name": f"poll:{source}", "every_s": every_s})
+    """Whether it is this process's turn to poll a source; of several processes one gets it each `every_s` seconds.
+
+    Nobody's, while the source is paused.
+    """
+    values = {"name": f"poll:{source}", "party": source_party(source), "every_s": every_s}
+    found = await connection.execute(TURN, values)
     return found.first() is not None
 
 
 async def purge(connection: AsyncConnection, retention_days: int, batch: int = 1000) -> int:
     """Forget the personal data of orders that ended more than `retention_days` ago; returns how many rows changed."""
     values = {"days": retention_days, "batch": batch}
-    changed = (await connection.execute(PURGE_ORDERS, values)).rowcount
+    changed = len((await connection.execute(PURGE_ORDERS, values)).all())
     changed += (await connection.execute(PURGE_DELIVERIES, values)).rowcount
     await connection.execute(PRUNE_REJECTED, {"kept": REJECTED_KEPT})
     return changed

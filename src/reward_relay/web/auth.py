@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from reward_relay.errors import Forbidden, Unauthenticated
 from reward_relay.settings import ApiKey
 
+NONE_CONFIGURED = "the ops API is closed, for no key is configured: add [api_keys.NAME] with role and key, then restart"
 bearer = HTTPBearer(auto_error=False, description="A key of [api_keys]")
 
 
@@ -23,16 +24,16 @@ def actor_of(keys: dict[str, ApiKey], given: str) -> tuple[str, ApiKey]:
         if hmac.compare_digest(entry.key.get_secret_value().encode(), given.encode("utf-8", "replace")):
             found = (name, entry)
     if found is None:
-        hint = "no key is configured: add [api_keys.NAME] with role and key" if not keys else "it is none of [api_keys]"
-        raise Unauthenticated(f"the ops API needs a key that we know; {hint}")
+        raise Unauthenticated(NONE_CONFIGURED if not keys else "the key is none of [api_keys]; was it changed?")
     return found
 
 
 def viewer(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
     """The name of the caller, who may read."""
-    if credentials is None:
+    keys = request.app.state.relay.settings.api_keys
+    if credentials is None and keys:
         raise Unauthenticated("send header Authorization: Bearer <key>, with a key of [api_keys]")
-    return actor_of(request.app.state.relay.settings.api_keys, credentials.credentials)[0]
+    return actor_of(keys, credentials.credentials if credentials else "")[0]
 
 
 def operator(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
