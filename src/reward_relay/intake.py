@@ -20,8 +20,8 @@ from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.errors import Unauthenticated, UnknownSource, UnknownToken, Unreadable
-from reward_relay.jobs import source_party, vendor_party
-from reward_relay.routing import route_order
+from reward_relay.jobs import source_party
+from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
 from reward_relay.states import Outcome, State, Step
 
@@ -179,13 +179,8 @@ class Intake:
         """The order as it enters the table: due for its first step, or held with a reason."""
         order_id = new_id()
         routed = route_order(reward, self._routes())
-        plan, hold = routed.plan, routed.hold_reason
-        enriches = self._platform(source).enriches
-        step, party = Step.PLACE, vendor_party(plan.vendor) if plan else None
-        if plan and (enriches == "always" or (enriches == "when_unreachable" and routed.unreachable)):
-            step, party = Step.ENRICH, source_party(source)
-        elif routed.unreachable:
-            hold = f"{routed.unreachable}; ask the platform to send it (see sources.{source}), or refuse the reward"
+        plan, start = routed.plan, start_of(source, routed, self._platform(source).enriches)
+        hold = start.hold_reason
         return NewOrder(
             id=order_id,
             po_number=po_number(order_id),
@@ -193,8 +188,8 @@ class Intake:
             reward=reward,
             state=State.ON_HOLD if hold else State.RECEIVED,
             event=f"held: {hold}" if hold else f"accepted; route {routed.route!r}",
-            step=None if hold else step,
-            party=None if hold else party,
+            step=start.step,
+            party=start.party,
             hold_reason=hold,
             plan=plan,
             route=routed.route,

@@ -10,12 +10,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from reward_relay import explaining
 from reward_relay.contracts import (
-    ByHand,
-    Ending,
-    NothingToDo,
-    OutboundRequest,
-    Placement,
     Platform,
     RewardOrder,
     Withdrawn,
@@ -25,9 +21,9 @@ from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
 from reward_relay.errors import Invalid, NotAllowed, NotFound, Unreadable
-from reward_relay.intake import Intake, Understood
+from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
-from reward_relay.routing import route_order, unreachable
+from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
 from reward_relay.states import Outcome, State, Step
 from reward_relay.steps import Parties
@@ -226,47 +222,7 @@ class Ops:
 
     def explain(self, source: str, body: bytes, content_type: str) -> Row:
         """What would become of a payload: route, the vendor's request, the closing call. Nothing is stored or sent."""
-        meaning = self._intake.understand(source, body, content_type)
-        found: Row = {
-            "source": source,
-            "verdict": meaning.verdict,
-            "reason": meaning.reason,
-            "external_id": meaning.external_id,
-            "reward": None,
-            "route": None,
-            "vendor": None,
-            "hold_reason": None,
-            "next_step": None,
-            "vendor_request": None,
-            "closing_call": None,
-        }
-        if meaning.order is not None:
-            found.update(self._explain_order(source, meaning))
-        return found
-
-    def _explain_order(self, source: str, meaning: Understood) -> Row:
-        order = meaning.order
-        assert order is not None  # noqa: S101 - the caller looked
-        request: Any = None
-        hold = order.hold_reason
-        if order.plan is not None and meaning.withdrawn is None:
-            url = self._adapters.callback_url(order.plan.vendor, "RR-0000000000000000", "***")
-            placement = Placement(order.plan, order.reward.recipient, url, order.reward.message)
-            try:
-                request = self._adapters.vendors[order.plan.vendor].preview(placement, "RR-0000000000000000").shown()
-            except Unreadable as error:
-                hold = hold or (None if order.step is Step.ENRICH else str(error))
-        ending = Ending(Outcome.CANCELLED if meaning.withdrawn else Outcome.FULFILLED)
-        closing = self._platform(source).preview_close(order.reward, ending)
-        return {
-            "reward": order.reward.model_dump(mode="json"),
-            "route": order.route,
-            "vendor": order.vendor,
-            "hold_reason": hold,
-            "next_step": None if hold else order.step,
-            "vendor_request": request,
-            "closing_call": _shown_closing(closing),
-        }
+        return explaining.explain(self._intake, self._adapters, source, body, content_type)
 
     def _parties(self) -> list[str]:
         sources = [source_party(name) for name in self._adapters.platforms]
@@ -306,21 +262,16 @@ class Ops:
             return Move(State.RECEIVED, actor, reason, step=Step.PLACE, party=vendor_party(row["vendor"]))
         reward = await self._reread(connection, row)
         routed = route_order(reward, self._routes())
-        if routed.plan is None:
-            raise NotAllowed(f"{_named(row)} stays on hold: {routed.hold_reason}")
-        step, party = Step.PLACE, vendor_party(routed.plan.vendor)
-        enriches = self._platform(row["source"]).enriches if row["source"] in self._adapters.platforms else "never"
-        missing = unreachable(routed.plan.delivery, reward.recipient)
-        if enriches == "always" or (missing and enriches == "when_unreachable"):
-            step, party = Step.ENRICH, source_party(row["source"])
-        elif missing:
-            raise NotAllowed(f"{_named(row)} stays on hold: {missing}")
+        platform = self._adapters.platforms.get(row["source"])
+        start = start_of(row["source"], routed, platform.enriches if platform else "never")
+        if start.hold_reason or routed.plan is None:
+            raise NotAllowed(f"{_named(row)} stays on hold: {start.hold_reason}")
         return Move(
             State.RECEIVED,
             actor,
             f"{reason}; route {routed.route!r}",
-            step=step,
-            party=party,
+            step=start.step,
+            party=start.party,
             route=routed.route,
             vendor=routed.plan.vendor,
             plan=routed.plan.model_dump_json(),
@@ -352,14 +303,6 @@ def shown_order(row: Row) -> Row:
         "occurred_at": reward.get("occurred_at"),
         "next_step": row["step"],
     }
-
-
-def _shown_closing(closing: OutboundRequest | NothingToDo | ByHand) -> Row:
-    if isinstance(closing, OutboundRequest):
-        return {"does": "call", "request": closing.shown()}
-    if isinstance(closing, NothingToDo):
-        return {"does": "nothing", "detail": closing.detail}
-    return {"does": "by_hand", "detail": closing.instruction}
 
 
 def _named(row: Row) -> str:

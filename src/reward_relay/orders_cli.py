@@ -319,4 +319,4 @@ def show_explained(found: Row, *, as_json: bool) -> None:
     ):
         if found[part] is not None:
             out.print(f"\n[bold]{title}[/]")
-            out.print(JSON(json.dumps(found[part], default=str)))
+            out.print(JSON(json.dumps(found[part], default=str)), soft_wrap=True)

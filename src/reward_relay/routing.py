@@ -6,7 +6,9 @@ from typing import Any
 
 from reward_relay.contracts import Delivery, Item, Line, Plan, Recipient, RewardOrder
 from reward_relay.inbound import dig
+from reward_relay.jobs import source_party, vendor_party
 from reward_relay.settings import Product, Route
+from reward_relay.states import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,27 @@ def route_order(order: RewardOrder, routes: list[Route]) -> Routed:
         lines.append(line)
     plan = Plan(route=route.name, vendor=route.vendor, delivery=route.delivery, lines=tuple(lines))
     return Routed(plan, unreachable=unreachable(route.delivery, order.recipient), route=route.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an order that is not placed starts: with a step and whom it calls, or held for a reason."""
+
+    step: Step | None = None
+    party: str | None = None
+    hold_reason: str | None = None
+
+
+def start_of(source: str, routed: Routed, enriches: str) -> Start:
+    """The first step of a routed order; `enriches` is what the platform's adapter says of itself."""
+    if routed.plan is None:
+        return Start(hold_reason=routed.hold_reason)
+    if enriches == "always" or (routed.unreachable and enriches == "when_unreachable"):
+        return Start(Step.ENRICH, source_party(source))
+    if routed.unreachable:
+        advice = f"ask the platform to send it again with that (see sources.{source}) and release, or refuse the reward"
+        return Start(hold_reason=f"{routed.unreachable}; {advice}")
+    return Start(Step.PLACE, vendor_party(routed.plan.vendor))
 
 
 def matches(route: Route, order: RewardOrder) -> bool:

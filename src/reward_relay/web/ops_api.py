@@ -126,7 +126,7 @@ async def summary(request: Request, _: Viewer) -> dict[str, Any]:
 
 @router.post("/parties/{party}/pause")
 async def pause(request: Request, actor: Operator, party: str, body: Note) -> dict[str, Any]:
-    """Stop calling a party (`vendor:gcp`, `source:roster`); its orders wait."""
+    """Stop calling a party (`vendor:cards`, `source:loyalty`); its orders wait."""
     return await _ops(request).pause(party, actor, body.note or "")
 
 

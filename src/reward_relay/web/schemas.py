@@ -33,7 +33,7 @@ class Explain(BaseModel):
     """A payload to try: the JSON itself, or the body as text (a form)."""
 
     model_config = ConfigDict(extra="forbid")
-    source: str = Field(examples=["talkable"])
+    source: str = Field(examples=["loyalty"])
     payload: dict[str, Any] | list[Any] | str
 
 
