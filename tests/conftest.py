@@ -38,19 +38,38 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+FOLDER = pytest.StashKey[Path]()
+"""Where this run's server keeps its data; made and removed by the process that started the run."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder, or take it from the process that started this one."""
+    given = getattr(config, "workerinput", {}).get("folder")
+    config.stash[FOLDER] = Path(given or tempfile.mkdtemp(prefix="relay-tests-"))
+    if not given:
+        config.stash[FOLDER].chmod(0o711)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist where the server is."""
+    node.workerinput["folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the folder, once every process has let go of its server."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[Embedded]:
     """One server for the whole run, shared by all its processes; it does not sync to disk."""
-    workerinput = getattr(request.config, "workerinput", None)
-    run = workerinput["testrunuid"] if workerinput else uuid.uuid4().hex
-    folder = Path(tempfile.gettempdir()) / f"relay-tests-{run[:12]}"
-    server = Embedded(folder, FAST)
+    server = Embedded(request.config.stash[FOLDER] / "data", FAST)
     server.start()
     asyncio.run(_make_template(server))
     yield server
     server.stop()
-    if not server.is_running():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _make_template(server: Embedded) -> None:
