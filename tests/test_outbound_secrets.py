@@ -21,3 +21,16 @@ async def test_secret_headers_are_masked_in_what_is_kept_of_an_answer() -> None:
         await caller.send(OutboundRequest("GET", caller.url("x"), secret_headers=secrets))
     await outbound.close()
     assert caught.value.answer == "bad token *** / ***"
+
+
+async def test_a_token_that_holds_the_letters_of_a_secret_is_read_whole_and_kept_masked() -> None:
+    outbound = Outbound(
+        transport=lambda: httpx.MockTransport(lambda _: httpx.Response(200, json={"Value": "sandbox-1"}))
+    )
+    caller = outbound.caller("the vendor", "http://far.test")
+    secrets = {"AccessToken": SecretStr("sandbox")}
+    answer = await caller.send(OutboundRequest("POST", caller.url("Tokens"), secret_headers=secrets))
+    await outbound.close()
+    assert answer.json() == {"Value": "sandbox-1"}
+    assert answer.kept() == '{"Value":"***-1"}'
+    assert "sandbox'" not in repr(answer)

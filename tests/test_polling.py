@@ -89,11 +89,11 @@ async def test_sources_without_an_interval_are_not_polled(database_url: str, tmp
 
             async def upkeep_had_its_turn() -> bool:
                 async with relay.database.transaction() as connection:
-                    found = await connection.exec_driver_sql("SELECT 1 FROM party_health WHERE party = 'poll:upkeep'")
+                    found = await connection.exec_driver_sql("SELECT 1 FROM party_health WHERE party = 'poll:_upkeep'")
                     return found.first() is not None
 
             await until(upkeep_had_its_turn)
-        assert "poll:upkeep" not in [party["party"] for party in (await relay.ops.summary())["parties"]]
+        assert "poll:_upkeep" not in [party["party"] for party in (await relay.ops.summary())["parties"]]
     assert far.listed == 0
 
 

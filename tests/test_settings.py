@@ -89,7 +89,8 @@ def test_a_good_configuration_has_no_mistakes(tmp_path: Path) -> None:
         (
             "[api_keys.alice]",
             "lease_s = 20\n[api_keys.alice]",
-            "lease_s: 20 must be longer than call_deadline_s (20), or one order could be placed twice",
+            "lease_s: 20 must be longer than a call: at least 1.25 times call_deadline_s (20), "
+            "or one order could be placed twice",
         ),
         (
             "[[routes]]",

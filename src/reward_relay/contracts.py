@@ -38,9 +38,9 @@ Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4, allow_in
 
 
 class Frozen(BaseModel):
-    """A value: unchangeable, and strict about unknown fields."""
+    """A value. Unknown fields are passed over: a newer version may have stored the order that we read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Address(Frozen):

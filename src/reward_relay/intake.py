@@ -14,7 +14,7 @@ import structlog
 import uuid_utils
 from sqlalchemy.exc import DBAPIError
 
-from reward_relay.contracts import InboundRequest, Informational, Parsed, Platform, RewardOrder, Withdrawn
+from reward_relay.contracts import InboundRequest, Informational, Item, Parsed, Platform, RewardOrder, Withdrawn
 from reward_relay.db import orders
 from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store
 from reward_relay.db.engine import Database
@@ -29,6 +29,7 @@ log = structlog.get_logger()
 REJECTED_PER_MINUTE = 20
 """How many unauthenticated deliveries each process remembers a minute; the others are only counted."""
 MAX_TOKEN = 200
+POLLED_AT_ONCE = 500
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -69,6 +70,7 @@ class Intake:
         self._routes = routes
         self._groups: Groups[Arrival, Receipt] = Groups(self._store)
         self._hints: Groups[tuple[str, str], bool] = Groups(self._store_hints)
+        self._polled: dict[str, frozenset[bytes]] = {}
         self._remembered: list[float] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -90,11 +92,17 @@ class Intake:
         return await self._submit(arrival)
 
     async def feed(self, source: str, bodies: Sequence[bytes]) -> list[Receipt]:
-        """Take what polling the platform brought."""
+        """Take what polling the platform brought, but for what the last poll brought already; receipts of the rest."""
         self._platform(source)
-        kind = "application/json"
-        arrivals = [self._arrival(source, new_id(), "poll", body, kind, {}) for body in bodies]
-        return list(await asyncio.gather(*(self._submit(each) for each in arrivals)))
+        seen = self._polled.get(source, frozenset())
+        receipts: list[Receipt] = []
+        fresh = [body for body in bodies if body not in seen]
+        for start in range(0, len(fresh), POLLED_AT_ONCE):
+            some = fresh[start : start + POLLED_AT_ONCE]
+            arrivals = [self._arrival(source, new_id(), "poll", body, "application/json", {}) for body in some]
+            receipts += await asyncio.gather(*(self._submit(each) for each in arrivals))
+        self._polled[source] = frozenset(bodies)
+        return receipts
 
     async def replay(
         self, delivery_id: str, source: str, body: bytes, content_type: str, headers: Mapping[str, str]
@@ -128,9 +136,8 @@ class Intake:
         if isinstance(parsed, Informational):
             return Understood("informational", parsed.reason, parsed.external_id)
         if isinstance(parsed, Withdrawn):
-            order = self._withdrawn_order(parsed) if parsed.order is not None else None
-            verdict = "accepted" if order else "informational"
-            return Understood(verdict, parsed.reason, parsed.external_id, order, withdrawn=parsed.reason)
+            order = self._withdrawn_order(source, parsed)
+            return Understood("accepted", parsed.reason, parsed.external_id, order, withdrawn=parsed.reason)
         return Understood("accepted", external_id=parsed.external_id, order=self._new_order(source, parsed))
 
     def parse(self, source: str, body: bytes, content_type: str) -> Parsed:
@@ -196,20 +203,20 @@ class Intake:
             vendor=plan.vendor if plan else None,
         )
 
-    def _withdrawn_order(self, withdrawn: Withdrawn) -> NewOrder | None:
+    def _withdrawn_order(self, source: str, withdrawn: Withdrawn) -> NewOrder:
         """A reward that was taken back before we heard of it: recorded, so that a late copy of it places nothing."""
-        if withdrawn.order is None:
-            return None
         order_id = new_id()
+        undescribed = Item(name="withdrawn before it was described")
+        reward = withdrawn.order or RewardOrder(source=source, external_id=withdrawn.external_id, items=(undescribed,))
         return NewOrder(
             id=order_id,
             po_number=po_number(order_id),
             callback_token=secrets.token_urlsafe(24),
-            reward=withdrawn.order,
+            reward=reward,
             state=State.SETTLED,
             event=f"{withdrawn.reason}; nothing is placed",
             step=Step.CLOSE,
-            party=source_party(withdrawn.order.source),
+            party=source_party(source),
             outcome=Outcome.CANCELLED,
             message=withdrawn.reason,
         )

@@ -9,11 +9,13 @@ from typing import Any, Literal
 import structlog
 
 EMAIL = re.compile(r"([A-Za-z0-9._%+\-]{1,64})@([A-Za-z0-9.\-]+)")
+REFUSED_ROW = re.compile(r"(DETAIL:\s*).*")
 TOKEN_IN_PATH = re.compile(r"(RR-[0-9A-Z]{16})\.[A-Za-z0-9_\-]+")
 
 
 def redact(text: str) -> str:
-    """Text without e-mail addresses and callback tokens."""
+    """Text without e-mail addresses, callback tokens and the values of a row that PostgreSQL refused."""
+    text = REFUSED_ROW.sub(r"\1***", text)
     return TOKEN_IN_PATH.sub(r"\1.***", EMAIL.sub(r"***@\2", text))
 
 

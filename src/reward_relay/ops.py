@@ -63,7 +63,7 @@ class Ops:
             NotFound: there is none.
         """
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await self._find(connection, key, lock=False)
             events, calls = await queries.history(connection, row["id"])
         return {**shown_order(row), "events": events, "calls": calls}
 
@@ -235,8 +235,8 @@ class Ops:
     def _platform(self, source: str) -> Platform:
         return self._adapters.platforms[source]
 
-    async def _find(self, connection: AsyncConnection, key: str) -> Row:
-        rows = await queries.find_orders(connection, key)
+    async def _find(self, connection: AsyncConnection, key: str, *, lock: bool = True) -> Row:
+        rows = await queries.find_orders(connection, key, lock=lock)
         if not rows:
             raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
         if len(rows) > 1:

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -38,11 +38,16 @@ MAX_WAIT_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a party answered: status, headers (lower-case names), and at most 1 MiB of body."""
+    """What a party answered: status, headers (lower-case names), and at most 1 MiB of body.
+
+    `secrets` are those of our request. The body of an error is without them; that of a success is as it came, since
+    what we read from it (a token, an order id) may hold the same letters, and only `kept` masks it.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def json(self) -> Any:
         """The body as JSON, None where it is none."""
@@ -53,7 +58,7 @@ class Answer:
 
     def kept(self) -> str:
         """The body trimmed for the record. Only for answers that hold no claim data."""
-        return trim(self.body.decode("utf-8", "replace"))
+        return trim(without_secrets(self.body, self.secrets).decode("utf-8", "replace"))
 
 
 def trim(text: str) -> str:
@@ -279,7 +284,9 @@ class Caller:
             ) as response:
                 body = await self._body(response)
                 given = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status_code, given, without_secrets(body, secrets.values()))
+                hidden = tuple(secrets.values())
+                body = body if response.is_success else without_secrets(body, hidden)
+                return Answer(response.status_code, given, body, hidden)
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
             failure = failure_of(self.party, error)
             raise failure or error from error

@@ -15,6 +15,9 @@ from reward_relay.jobs import source_party
 
 log = structlog.get_logger()
 UPKEEP_EVERY_S = 3600.0
+UPKEEP = "_upkeep"
+"""No source can be named so."""
+POLL_DEADLINE_S = 120.0
 
 
 class Poller:
@@ -46,8 +49,8 @@ class Poller:
             except PartyRefusesUs as refusal:
                 log.warning("poll_refused", source=source, detail=str(refusal))
                 await self._pause(source, refusal.detail)
-            except (CallFailed, DatabaseUnavailable) as error:
-                log.warning("poll_failed", source=source, detail=str(error))
+            except (CallFailed, DatabaseUnavailable, TimeoutError) as error:
+                log.warning("poll_failed", source=source, detail=str(error) or type(error).__name__)
             except Exception:
                 log.exception("poll_failed", source=source)
             await asyncio.sleep(every_s / 2)
@@ -58,9 +61,11 @@ class Poller:
         Raises:
             CallFailed: the platform did not answer.
         """
-        receipts = await self._intake.feed(source, await self._platforms[source].poll())
+        async with asyncio.timeout(POLL_DEADLINE_S):
+            bodies = await self._platforms[source].poll()
+        receipts = await self._intake.feed(source, bodies)
         new = sum(receipt.verdict == "accepted" for receipt in receipts)
-        log.info("polled", source=source, listed=len(receipts), new=new)
+        log.info("polled", source=source, listed=len(bodies), new=new)
         return new
 
     async def _my_turn(self, name: str, every_s: float) -> bool:
@@ -70,7 +75,7 @@ class Poller:
     async def _upkeep(self) -> None:
         while True:
             try:
-                if await self._my_turn("upkeep", UPKEEP_EVERY_S):
+                if await self._my_turn(UPKEEP, UPKEEP_EVERY_S):
                     while await self._purge() > 0:
                         log.info("purged", retention_days=self._retention_days)
             except DatabaseUnavailable as error:

@@ -36,6 +36,8 @@ from reward_relay.fields import HttpUrl, TextList
 PREFIX = "RELAY_"
 MIN_API_KEY = 16
 MIN_SECRET = 8
+LEASE_MARGIN = 1.25
+"""A call may end at its deadline, and its record needs time too."""
 WEAK = frozenset(
     {"changeme", "change-me", "password", "default", "example", "12345678", "secret", "current", "previous"}
 )
@@ -114,6 +116,7 @@ class Settings(Strict):
     breaker_failures: int = Field(5, ge=1, description="Failures in a row that open a party's breaker.")
     breaker_open_s: float = Field(15, gt=0, description="How long an open breaker waits before it sends a probe.")
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")
+    pending_days: int = Field(14, ge=1, description="Days of checks after which an order still pending is held.")
     private_hosts: TextList = Field([], description="Host names that may resolve to private addresses.")
     api_keys: dict[str, ApiKey] = Field({}, description="[api_keys.NAME]: who may use the ops API and console.")
     sources: dict[str, SourceSettings] = Field({}, description="[sources.NAME]: the platforms that post to us.")
@@ -291,11 +294,9 @@ def _cross_checks(raw: Raw) -> Iterator[Problem]:
     yield from _routes(raw)
     lease, deadline = raw.get("lease_s", 60), raw.get("call_deadline_s", 20)
     try:
-        if float(lease) <= float(deadline):
-            yield (
-                "lease_s",
-                f"{lease} must be longer than call_deadline_s ({deadline}), or one order could be placed twice",
-            )
+        if float(lease) < LEASE_MARGIN * float(deadline):
+            needed = f"at least {LEASE_MARGIN} times call_deadline_s ({deadline})"
+            yield "lease_s", f"{lease} must be longer than a call: {needed}, or one order could be placed twice"
     except (TypeError, ValueError):
         return
 

@@ -29,6 +29,7 @@ RETRY_DELAYS_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0)
 JITTER = 0.2
 CHECK_BACKOFF = 2.0
 MAX_CHECK_WAIT_S = 600.0
+CHECKS_A_DAY = int(86_400 / MAX_CHECK_WAIT_S)
 IN_DOUBT_STEPS = (Step.PLACE, Step.CLOSE)
 
 
@@ -40,6 +41,7 @@ class Parties:
     vendors: Mapping[str, Vendor]
     callback_base: str
     first_check_s: float = 5.0
+    max_checks: int = 14 * CHECKS_A_DAY
 
     def callback_url(self, vendor: str, po_number: str, token: str) -> str:
         """Where the vendor tells us about one order."""
@@ -94,7 +96,7 @@ async def _place(job: Job, parties: Parties) -> Result:
                 f"an earlier attempt may have reached {plan.vendor}, which can neither be asked nor take a key; look "
                 f"for {job.po_number} there, then release (places it) or close (it is there)"
             )
-            return _held(job, reason, "unknown")
+            return _held(job, reason, "not_called")
         found = await vendor.find(job.po_number)
         if found is not None:
             return _placed(job, parties, found)
@@ -125,6 +127,13 @@ async def _check(job: Job, parties: Parties) -> Result:
     order = await _vendor(job, parties).check(job.vendor_order_id or "")
     if order.progress is not Progress.PENDING:
         return _ended(job, order, f"{_plan(job).vendor} says {order.word}")
+    if job.polls + 1 >= parties.max_checks:
+        reason = f"{_plan(job).vendor} still says {order.word or 'nothing'} of {job.vendor_order_id}"
+        return _held(
+            job,
+            f"{reason} after {job.polls + 1} checks; ask there how it ended, or release to go on checking",
+            "pending",
+        )
     news = order.word != job.vendor_status
     return Result(
         State.PLACED,
@@ -205,6 +214,25 @@ def after_failure(job: Job, failure: CallFailed) -> Result:
         status=failure.status,
         answer=failure.answer,
     )
+
+
+def put_back(job: Job) -> Result:
+    """The order as it was before the claim: nobody was called."""
+    return Result(
+        job.state,
+        job.step,
+        job.party,
+        "not_called",
+        attempts=job.attempts,
+        polls=job.polls,
+        in_doubt=job.in_doubt,
+    )
+
+
+def unrecordable(job: Job) -> Result:
+    """What can be said when the true result could not be stored: a person must look, and a call may have arrived."""
+    reason = f"the result of {job.step} could not be stored (the log says why); look at {job.party}, then release"
+    return _held(job, reason, "unrecordable", in_doubt=job.in_doubt or job.step in IN_DOUBT_STEPS)
 
 
 def is_party_failure(result: Result) -> bool:

@@ -94,7 +94,8 @@ def build(
         _adapt(vendors, VENDORS[vendor.kind].build, name, vendor, outbound, problems)
     if problems:
         raise ConfigurationError(problems)
-    parties = Parties(platforms, vendors, settings.callback_base, settings.first_check_s)
+    checks = settings.pending_days * steps.CHECKS_A_DAY
+    parties = Parties(platforms, vendors, settings.callback_base, settings.first_check_s, checks)
 
     def routes() -> list[Any]:
         return settings.routes

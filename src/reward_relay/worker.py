@@ -21,12 +21,11 @@ from reward_relay.errors import DatabaseUnavailable
 from reward_relay.jobs import Job, Result
 from reward_relay.outbound import failure_of
 from reward_relay.states import can_go
-from reward_relay.steps import after_failure, is_party_failure
+from reward_relay.steps import after_failure, is_party_failure, put_back, unrecordable
 
 log = structlog.get_logger()
 LOOK_EVERY_S = 1.0
 ORPHANS_EVERY_S = 60.0
-MAX_BREAKER_OPEN_S = 300.0
 RECORD_RETRY_S = 0.5
 
 
@@ -45,7 +44,7 @@ class Health:
     """What this process has seen of one party lately."""
 
     failures: int = 0
-    opened: int = 0
+    opened: bool = False
 
 
 @dataclass(slots=True)
@@ -115,7 +114,9 @@ class Worker:
             return await self._idle(list(free))
         except DatabaseUnavailable as error:
             log.warning("database_unavailable", detail=str(error))
-            return LOOK_EVERY_S
+        except Exception:
+            log.exception("turn_failed")
+        return LOOK_EVERY_S
 
     async def _claim(self, free: Mapping[str, int]) -> tuple[list[Job], float]:
         claimed_at = time.monotonic()
@@ -138,12 +139,15 @@ class Worker:
         try:
             if time.monotonic() - claimed_at > self._timing.lease_s - self._timing.call_deadline_s:
                 log.warning("claim_too_old", order_id=job.id)
+                await self._record_patiently(job, put_back(job), claimed_at)
                 return
             result = await self._call(job)
-            if not can_go(job.state, result.state):
-                raise AssertionError(f"step {job.step} wants to go from {job.state} to {result.state}")
             await self._judge_party(job, result)
-            await self._record_patiently(job, result, claimed_at)
+            try:
+                await self._record_patiently(job, result, claimed_at)
+            except Exception:
+                log.exception("record_failed", order_id=job.id, step=job.step)
+                await self._record_patiently(job, unrecordable(job), claimed_at)
         except Exception:
             log.exception("work_failed", order_id=job.id)
         finally:
@@ -184,6 +188,9 @@ class Worker:
         )
 
     async def _record(self, results: Sequence[tuple[Job, Result]]) -> list[bool]:
+        for job, result in results:
+            if not can_go(job.state, result.state):
+                raise AssertionError(f"step {job.step} wants to go from {job.state} to {result.state}")
         async with self._database.transaction() as connection:
             wishes = await orders.record(connection, results)
             for order_id, wish in wishes.items():
@@ -198,20 +205,22 @@ class Worker:
         """Open the party's breaker after failures in a row, close it after a success."""
         health = self._loads[job.party].health
         try:
-            if not is_party_failure(result):
-                if health.opened or job.probe:
-                    async with self._database.transaction() as connection:
-                        await parties.close_breaker(connection, job.party)
-                health.failures = health.opened = 0
+            if is_party_failure(result):
+                health.failures += 1
+                if job.probe or health.failures >= self._timing.breaker_failures:
+                    health.failures, health.opened = 0, True  # before the await, or every failure meanwhile opens it
+                    await self._open_breaker(job, result.last_error or result.hold_reason or "")
                 return
-            health.failures += 1
-            if health.failures >= self._timing.breaker_failures or job.probe:
-                health.opened += 1
-                open_s = min(self._timing.breaker_open_s * 2 ** min(health.opened - 1, 10), MAX_BREAKER_OPEN_S)
-                why = result.last_error or result.hold_reason or ""
-                log.warning("breaker_open", party=job.party, seconds=open_s, why=why)
+            health.failures = 0
+            if health.opened or job.probe:
+                health.opened = False
                 async with self._database.transaction() as connection:
-                    await parties.open_breaker(connection, job.party, health.failures, open_s, why)
-                health.failures = 0
+                    await parties.close_breaker(connection, job.party)
         except DatabaseUnavailable as error:
             log.warning("party_health_not_kept", party=job.party, detail=str(error))
+
+    async def _open_breaker(self, job: Job, why: str) -> None:
+        log.warning("breaker_open", party=job.party, why=why)
+        async with self._database.transaction() as connection:
+            open_s = self._timing.breaker_open_s
+            await parties.open_breaker(connection, job.party, open_s, why, probe=job.probe)

@@ -171,5 +171,7 @@ async def test_parties_that_nobody_knows_any_more_are_found_by_their_due_orders(
     async with client_of(relay) as client:
         await accepted(client, "roster", roster())
     async with database.transaction() as connection:
+        assert await upkeep.orphaned_parties(connection, ["vendor:other"]) == []
+        await connection.exec_driver_sql("UPDATE orders SET due_at = now() - interval '11 minutes'")
         assert await upkeep.orphaned_parties(connection, ["vendor:gcp"]) == []
         assert await upkeep.orphaned_parties(connection, ["vendor:other"]) == ["vendor:gcp"]

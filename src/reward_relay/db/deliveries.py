@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -196,7 +197,10 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     if arrival.withdrawn is not None:
         await steering.cancel(group.connection, order_id, actor, arrival.withdrawn)
         return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn)
-    first = RewardOrder.model_validate_json(row.reward)
+    try:
+        first = RewardOrder.model_validate_json(row.reward)
+    except ValidationError:
+        return Receipt(arrival.id, "duplicate", order_id, f"{SAME}; this version cannot read the stored one")
     changed = differences(first, arrival.order.reward) if arrival.order else []
     if not changed:
         if arrival.order is not None:

@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.contracts import Ending, Plan, RewardOrder
+from reward_relay.contracts import Ending, Plan, RewardOrder, clean_text
+from reward_relay.db import steering
 from reward_relay.db.engine import notify
 from reward_relay.jobs import Job, Result
 from reward_relay.states import Outcome, State, Step
@@ -35,16 +37,18 @@ WITH wanted AS (
     SELECT id, in_doubt FROM orders WHERE party = a.party AND due_at <= now()
     ORDER BY due_at LIMIT a.slots FOR UPDATE SKIP LOCKED) o
 ), claimed AS (
-  UPDATE orders o SET claim = :claim, hinted = false, in_doubt = o.in_doubt OR o.step IN ('place', 'close'),
+  UPDATE orders o SET claim = :claim, hinted = false,
+    in_doubt = o.in_doubt OR (o.interrupt IS NULL AND o.step IN ('place', 'close')),
     claim_until = now() + make_interval(secs => :lease_s), due_at = now() + make_interval(secs => :lease_s)
   FROM picked p WHERE o.id = p.id
   RETURNING o.*, p.in_doubt AS was_in_doubt, p.probe
 ), noted AS (
   INSERT INTO calls (order_id, claim, party, purpose, key, started_at)
-  SELECT id, claim, party, step, po_number, now() FROM claimed
+  SELECT id, claim, party, step, po_number, now() FROM claimed WHERE interrupt IS NULL
 )
 SELECT id, po_number, source, state, step, party, CAST(reward AS text) AS reward, CAST(plan AS text) AS plan,
-  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, probe
+  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, probe,
+  CAST(interrupt AS text) AS interrupt
 FROM claimed
 """)
 """A claimed order is due again when its lease ends, so a crash needs no cleaning up."""
@@ -80,14 +84,35 @@ SELECT id, interrupt, due FROM done
 
 
 async def claim(connection: AsyncConnection, slots: Mapping[str, int], lease_s: float) -> list[Job]:
-    """Claim due orders for `lease_s` seconds, of each party no more than its free slots."""
+    """Claim due orders for `lease_s` seconds, of each party no more than its free slots.
+
+    An order whose last worker died while a wish waited for it is not worked on: the wish is carried out first. One
+    that this version cannot read is held.
+    """
     if not slots:
         return []
     mine = str(uuid.uuid4())
     rows = await connection.execute(
         CLAIM, {"parties": list(slots), "slots": list(slots.values()), "lease_s": lease_s, "claim": mine}
     )
-    return [_job(row, mine) for row in rows]
+    jobs: list[Job] = []
+    for row in rows.all():
+        if row.interrupt:
+            await steering.carry_out(connection, str(row.id), json.loads(row.interrupt))
+            continue
+        try:
+            jobs.append(_job(row, mine))
+        except ValidationError as error:
+            await steering.let_go(connection, str(row.id))
+            await steering.hold(connection, str(row.id), "worker", _unreadable(error))
+    return jobs
+
+
+def _unreadable(error: ValidationError) -> str:
+    where = ", ".join(sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()}))
+    return (
+        f"this version of the relay cannot read the stored order ({where}); upgrade to the one that wrote it, release"
+    )
 
 
 def _job(row: Row[Any], mine: str) -> Job:
@@ -138,20 +163,20 @@ def _row(job: Job, result: Result) -> dict[str, Any]:
         "step": result.step,
         "party": result.party,
         "wait_s": result.wait_s,
-        "reason": result.reason,
+        "reason": clean_text(result.reason),
         "attempts": result.attempts,
         "polls": result.polls,
         "in_doubt": result.in_doubt,
         "outcome": result.outcome,
-        "message": result.message,
-        "hold_reason": result.hold_reason,
+        "message": clean_text(result.message),
+        "hold_reason": clean_text(result.hold_reason),
         "vendor_order_id": result.vendor_order_id,
         "vendor_status": result.vendor_status,
         "reward": result.reward.model_dump(mode="json") if result.reward else None,
-        "last_error": result.last_error,
+        "last_error": clean_text(result.last_error),
         "verdict": result.call_verdict,
         "status": result.status,
-        "answer": result.answer,
+        "answer": clean_text(result.answer),
     }
 
 

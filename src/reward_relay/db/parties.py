@@ -7,12 +7,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.engine import notify
 
+MOST_OPEN_S = 300.0
+
 FAILED = text("""
 INSERT INTO party_health AS h (party, failures, breaker, open_until, since, why)
-VALUES (:party, :failures, 'open', now() + make_interval(secs => :open_s), now(), :why)
-ON CONFLICT (party) DO UPDATE SET failures = h.failures + :failures, breaker = 'open',
-  open_until = now() + make_interval(secs => :open_s), why = :why,
-  since = CASE WHEN h.breaker = 'open' THEN h.since ELSE now() END
+VALUES (:party, 0, 'open', now() + make_interval(secs => :open_s), now(), :why)
+ON CONFLICT (party) DO UPDATE SET breaker = 'open', why = :why,
+  failures = CASE WHEN h.breaker = 'open' THEN h.failures + 1 ELSE 0 END,
+  since = CASE WHEN h.breaker = 'open' THEN h.since ELSE now() END,
+  open_until = now() + make_interval(secs => LEAST(
+    :open_s * CASE WHEN h.breaker = 'open' THEN power(2, LEAST(h.failures + 1, 10)) ELSE 1 END, :most_s))
+WHERE h.breaker = 'closed' OR :probe
 """)
 RECOVERED = text("""
 UPDATE party_health SET breaker = 'closed', failures = 0, open_until = NULL, since = now(), why = NULL
@@ -29,9 +34,13 @@ WHERE party = :party AND (paused OR breaker = 'open')
 ALL = text("SELECT party, breaker, failures, open_until, paused, since, why FROM party_health ORDER BY party")
 
 
-async def open_breaker(connection: AsyncConnection, party: str, failures: int, open_s: float, why: str) -> None:
-    """Let the party's orders wait for `open_s` seconds, then one probe."""
-    await connection.execute(FAILED, {"party": party, "failures": failures, "open_s": open_s, "why": why})
+async def open_breaker(connection: AsyncConnection, party: str, open_s: float, why: str, *, probe: bool) -> None:
+    """Let the party's orders wait for `open_s` seconds, then one probe; each probe that fails doubles the wait.
+
+    A late failure of a call that began before the breaker opened changes nothing. `failures` counts failed probes.
+    """
+    values = {"party": party, "open_s": open_s, "most_s": MOST_OPEN_S, "why": why, "probe": probe}
+    await connection.execute(FAILED, values)
 
 
 async def close_breaker(connection: AsyncConnection, party: str) -> None:

@@ -56,13 +56,17 @@ def _search(words: str) -> ColumnElement[bool]:
     return or_(*choices)
 
 
-async def find_orders(connection: AsyncConnection, key: str) -> list[Row]:
-    """The order with this id or PO number; else those with this external id, which two sources may share."""
+async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = False) -> list[Row]:
+    """The order with this id or PO number; else those with this external id, which two sources may share.
+
+    `lock` keeps them as they are until the transaction ends.
+    """
     clean = key.replace("\x00", "")
     exact = as_uuid(clean)
     ours = orders.c.id == exact if exact else orders.c.po_number == clean.upper()
     for where in (ours, orders.c.external_id == clean):
-        found = await connection.execute(select(*SHOWN, CLAIMED).where(where).order_by(orders.c.id))
+        wanted = select(*SHOWN, CLAIMED).where(where).order_by(orders.c.id)
+        found = await connection.execute(wanted.with_for_update() if lock else wanted)
         if rows := [dict(row) for row in found.mappings()]:
             return rows
     return []

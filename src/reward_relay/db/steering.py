@@ -21,7 +21,7 @@ FREE = "(claim IS NULL OR claim_until < now())"
 MOVE = text(f"""
 WITH old AS (
   SELECT id, state FROM orders
-  WHERE id = CAST(:id AS uuid) AND state = ANY(CAST(:states AS text[])) AND {FREE} FOR UPDATE
+  WHERE id = CAST(:id AS uuid) AND state = ANY(CAST(:states AS text[])) AND {FREE} AND interrupt IS NULL FOR UPDATE
 ), moved AS (
   UPDATE orders o SET state = :to, step = CAST(:step AS text), party = :party,
     due_at = CASE WHEN CAST(:step AS text) IS NOT NULL THEN now() END,
@@ -48,9 +48,12 @@ EVENT = text("""
 INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
 SELECT id, now(), state, state, :actor, :reason FROM orders WHERE id = CAST(:id AS uuid)
 """)
+LET_GO = text("""
+UPDATE orders SET interrupt = NULL, claim = NULL, claim_until = NULL WHERE id = CAST(:id AS uuid)
+""")
 REASON = text("UPDATE orders SET hold_reason = :reason WHERE id = CAST(:id AS uuid) AND state = 'on_hold'")
 PRESENT = text("""
-SELECT id, state, step, held_from, in_doubt, source, vendor, vendor_order_id, outcome,
+SELECT id, po_number, state, step, held_from, in_doubt, source, vendor, vendor_order_id, outcome,
   claim IS NOT NULL AND claim_until >= now() AS claimed
 FROM orders WHERE id = CAST(:id AS uuid) FOR UPDATE
 """)
@@ -127,11 +130,15 @@ async def hold(connection: AsyncConnection, order_id: str, actor: str, reason: s
 
 
 async def hold_unless_placed(connection: AsyncConnection, order_id: str, actor: str, reason: str) -> None:
-    """Hold an order that is not at the vendor yet; of any other only note the reason."""
+    """Hold an order that is not at the vendor, whatever it was held for before; of any other only note the reason."""
     row = await present(connection, order_id)
-    if row.state == State.RECEIVED:
+    if row.state == State.RECEIVED and row.claimed:
+        await interrupt(connection, order_id, {"action": "hold_unless_placed", "actor": actor, "reason": reason})
+    elif row.state == State.RECEIVED:
         await hold(connection, order_id, actor, reason)
     else:
+        if row.state == State.ON_HOLD and row.held_from == State.RECEIVED:
+            await connection.execute(REASON, {"id": order_id, "reason": reason})
         await note(connection, order_id, actor, reason)
 
 
@@ -154,11 +161,7 @@ async def cancel(connection: AsyncConnection, order_id: str, actor: str, reason:
         )
         await move(connection, order_id, (State(row.state),), change)
     elif row.state in (State.RECEIVED, State.PLACED) or row.held_from in (State.RECEIVED, State.PLACED):
-        where = f"the vendor has it as {row.vendor_order_id}" if row.vendor_order_id else "the vendor may have it"
-        held = (
-            f"{reason}, but {where}. Ask {row.vendor} to cancel it, then refuse or close this order; "
-            f"or release it to let it go on"
-        )
+        held = _too_late(row, reason)
         if not await hold(connection, order_id, actor, held):
             await connection.execute(REASON, {"id": order_id, "reason": held})
             await note(connection, order_id, actor, held)
@@ -167,10 +170,29 @@ async def cancel(connection: AsyncConnection, order_id: str, actor: str, reason:
         await note(connection, order_id, actor, f"{reason}{late}")
 
 
+def _too_late(row: Any, reason: str) -> str:
+    if row.vendor_order_id:
+        return (
+            f"{reason}, but the vendor has it as {row.vendor_order_id}. Ask {row.vendor} to cancel it, then refuse "
+            f"or close this order; or release it to let it go on"
+        )
+    return (
+        f"{reason}, but the vendor may have it. Look for {row.po_number} there: if it is there, ask {row.vendor} to "
+        f"cancel it; then close this order. Release would place it"
+    )
+
+
+async def let_go(connection: AsyncConnection, order_id: str) -> None:
+    """End the claim on an order, and forget the wish that waited for it."""
+    await connection.execute(LET_GO, {"id": order_id})
+
+
 async def carry_out(connection: AsyncConnection, order_id: str, wish: dict[str, str]) -> None:
-    """Do what was asked for while a worker held the order. The worker has just recorded, so it is free now."""
-    await connection.execute(text("UPDATE orders SET interrupt = NULL WHERE id = CAST(:id AS uuid)"), {"id": order_id})
+    """Do what was asked for while a worker held the order. The worker has recorded, or died: the order is let go."""
+    await let_go(connection, order_id)
     if wish["action"] == "cancel":
         await cancel(connection, order_id, wish["actor"], wish["reason"])
+    elif wish["action"] == "hold_unless_placed":
+        await hold_unless_placed(connection, order_id, wish["actor"], wish["reason"])
     elif not await hold(connection, order_id, wish["actor"], wish["reason"]):
         await note(connection, order_id, wish["actor"], f"{wish['reason']}: too late to hold it")

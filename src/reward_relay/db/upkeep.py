@@ -6,9 +6,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.jobs import source_party
 
 REJECTED_KEPT = 1000
+ORPHANED_AFTER_MIN = 10
+"""In a rolling change of configuration another worker may know the party that we do not."""
 
 ORPHANS = text("""
-SELECT DISTINCT party FROM orders WHERE due_at <= now() AND party <> ALL(CAST(:parties AS text[]))
+SELECT DISTINCT party FROM orders
+WHERE due_at <= now() - make_interval(mins => :mins) AND party <> ALL(CAST(:parties AS text[]))
 """)
 TURN = text("""
 INSERT INTO party_health AS h (party, since, why) SELECT :name, now(), 'last poll'
@@ -45,7 +48,7 @@ DELETE FROM deliveries WHERE verdict = 'rejected' AND id <= (
 
 async def orphaned_parties(connection: AsyncConnection, known: list[str]) -> list[str]:
     """Parties that due orders wait for and that the configuration no longer has."""
-    return [row.party for row in await connection.execute(ORPHANS, {"parties": known})]
+    return [row.party for row in await connection.execute(ORPHANS, {"parties": known, "mins": ORPHANED_AFTER_MIN})]
 
 
 async def take_turn(connection: AsyncConnection, source: str, every_s: float) -> bool:

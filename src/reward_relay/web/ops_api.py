@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from reward_relay.errors import Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
 from reward_relay.web.schemas import (
@@ -30,6 +31,13 @@ def _ops(request: Request) -> Ops:
     return found
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise Invalid(f"created_after is {time}, which is no time that can be compared") from None
+
+
 @router.get("/orders", response_model=Orders)
 async def list_orders(
     request: Request,
@@ -43,8 +51,8 @@ async def list_orders(
     cursor: str | None = None,
 ) -> Any:
     """Orders, newest first. `q` finds name, e-mail, external id, PO number, vendor order id."""
-    if created_after is not None and created_after.tzinfo is None:
-        created_after = created_after.replace(tzinfo=UTC)
+    if created_after is not None:
+        created_after = _in_utc(created_after)
     wanted = {"state": state, "source": source, "vendor": vendor, "q": q, "created_after": created_after}
     return await _ops(request).orders(wanted, limit, cursor)
 
