@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "intake": "contracts db errors jobs routing settings states",
     "worker": "db errors jobs outbound states steps",
     "polling": "contracts db errors intake jobs",
-    "explaining": "contracts db errors intake routing states steps",
+    "explaining": "contracts db errors intake routing settings states steps",
     "ops": "contracts db errors explaining intake jobs routing settings states steps",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
@@ -44,11 +44,11 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "contracts db errors ops settings",
+    "web": "contracts db errors ops settings states",
     "wiring": "contracts db errors intake jobs ops outbound platforms polling settings steps vendors worker",
     "processes": "db errors logs settings web wiring",
-    "orders_cli": "db errors ops processes wiring",
-    "cli": "db errors orders_cli processes sandbox sandbox.demo settings wiring",
+    "orders_cli": "db errors ops processes states wiring",
+    "cli": "db errors explaining orders_cli processes sandbox sandbox.demo settings wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",

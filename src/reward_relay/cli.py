@@ -18,6 +18,7 @@ from reward_relay import __version__, orders_cli, processes
 from reward_relay.db import migrate as migrations
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError, RelayError
+from reward_relay.explaining import route_troubles
 from reward_relay.settings import Settings
 from reward_relay.wiring import build, load_settings
 
@@ -264,9 +265,14 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
     """
     with readable_errors():
         settings = load_settings(file)
-        build(settings, "postgresql://localhost/none")
-        counted = (("sources", settings.sources), ("vendors", settings.vendors), ("routes", settings.routes))
-        out.print(f"[green]✓[/] {', '.join(f'{len(found)} {name}' for name, found in counted)}: no mistakes")
+        relay = build(settings, "postgresql://localhost/none")
+        if not (settings.sources or settings.vendors or settings.routes):
+            raise ConfigurationError(["nothing is configured, and there is no relay.toml here; set RELAY_CONFIG"])
+        counted = (("source", settings.sources), ("vendor", settings.vendors), ("route", settings.routes))
+        numbers = (f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in counted)
+        out.print(f"[green]✓[/] {', '.join(numbers)}: no mistakes")
+        for trouble in route_troubles(settings.routes, relay.parties):
+            out.print(f"[yellow]![/] {escape(trouble)}", soft_wrap=True)
         if settings.public_url is None:
             out.print("[yellow]![/] public_url is not set: vendors outside this machine cannot call back")
         if not settings.api_keys:

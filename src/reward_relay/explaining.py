@@ -1,20 +1,25 @@
 """What would become of a payload: the dry run behind `explain`. Nothing is stored, nothing is sent."""
 
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from reward_relay.contracts import (
     Address,
     ByHand,
     Ending,
+    Line,
     NothingToDo,
     OutboundRequest,
     Placement,
+    Plan,
     Recipient,
 )
 from reward_relay.db.deliveries import NewOrder
 from reward_relay.errors import Unreadable
 from reward_relay.intake import Intake
 from reward_relay.routing import completed
+from reward_relay.settings import Route
 from reward_relay.states import Outcome, Step
 from reward_relay.steps import Parties
 
@@ -53,6 +58,23 @@ def explain(intake: Intake, parties: Parties, source: str, body: bytes, content_
         "vendor_request": request,
         "closing_call": _closing(parties.platforms[source].preview_close(order.reward, ending)),
     }
+
+
+def route_troubles(routes: Sequence[Route], parties: Parties) -> list[str]:
+    """What no order of a route could get past, tried on a recipient of whom everything is known."""
+    address = Address(line1="1 Main Street", city="Ames", state="IA", postal_code="50010", country="US")
+    recipient = Recipient(name="Ann", email="ann@example.com", phone="+15155550100", address=address)
+    found: list[str] = []
+    for route in routes:
+        if route.product is None and not route.products:
+            found.append(f'route "{route.name}" has neither product nor products: all it takes will be held')
+        lines = (Line(product=route.product or "any", value=route.value or Decimal(1)),)
+        plan = Plan(route=route.name, vendor=route.vendor, delivery=route.delivery, lines=lines)
+        try:
+            parties.vendors[route.vendor].preview(Placement(plan, recipient, "http://callback"), EXAMPLE_PO)
+        except Unreadable as error:
+            found.append(f'route "{route.name}": {error}')
+    return found
 
 
 def _vendor_request(parties: Parties, source: str, order: NewOrder) -> tuple[Shown | None, str | None]:

@@ -110,7 +110,7 @@ class Ops:
             change = Move(
                 State.SETTLED,
                 actor,
-                _because("refused", note),
+                _because(f"refused with the message {message!r}" if message else "refused", note),
                 step=Step.CLOSE,
                 party=source_party(row["source"]),
                 outcome=Outcome.REFUSED,
@@ -120,12 +120,19 @@ class Ops:
                 raise NotAllowed(f"{_named(row)} cannot be refused: {_why_not(row)}")
         return await self.order(str(row["id"]))
 
-    async def close(self, key: str, actor: str, note: str) -> Row:
-        """End an order without telling the platform: a person has seen to it."""
+    async def close(self, key: str, actor: str, note: str, outcome: Outcome | None = None) -> Row:
+        """End an order without telling the platform: a person has seen to it, and knows its `outcome`.
+
+        Raises:
+            Invalid: the outcome is already known, and is another one.
+        """
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
-            outcome = None if row["outcome"] else Outcome.CANCELLED
-            change = Move(State.CLOSED, actor, _because("closed by hand", note), outcome=outcome)
+            if outcome and row["outcome"] not in (None, outcome):
+                raise Invalid(f"{_named(row)} is {row['outcome']} already; close it without another outcome")
+            decided = None if row["outcome"] else outcome or Outcome.CANCELLED
+            reason = _because(f"closed by hand as {decided or row['outcome']}", note)
+            change = Move(State.CLOSED, actor, reason, outcome=decided)
             if not await steering.move(connection, str(row["id"]), (State.SETTLED, State.ON_HOLD), change):
                 raise NotAllowed(f"{_named(row)} cannot be closed: {_why_not(row)}")
         return await self.order(str(row["id"]))

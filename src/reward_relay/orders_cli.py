@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -15,15 +16,20 @@ from rich.table import Table
 
 from reward_relay import processes
 from reward_relay.db.queries import Row
-from reward_relay.errors import RelayError
+from reward_relay.errors import RelayError, RequestError
 from reward_relay.ops import Ops
+from reward_relay.states import Outcome
 from reward_relay.wiring import build, load_settings
 
+PIPE_WIDTH = 200
 orders = typer.Typer(help="Find and steer orders.", no_args_is_help=True)
 deliveries = typer.Typer(help="What arrived.", no_args_is_help=True)
 parties = typer.Typer(help="Platforms and vendors.", no_args_is_help=True)
-out = Console()
-SHOWN = ("id", "source", "external_id", "route", "vendor", "vendor_order_id", "next_step", "due_at", "last_error")
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+SHOWN = (
+    "id", "source", "external_id", "route", "vendor", "vendor_order_id", "vendor_status", "message", "next_step",
+    "due_at", "attempts", "in_doubt", "claimed", "last_error",
+)  # fmt: skip
 COLOURS = {"received": "cyan", "placed": "blue", "settled": "magenta", "closed": "green", "on_hold": "yellow"}
 
 VERDICTS = "accepted, duplicate, informational, quarantined, rejected."
@@ -89,15 +95,19 @@ def list_orders(
         _json(page)
         return
     table = Table(box=None, header_style="bold")
-    for name in ("PO number", "source", "external id", "recipient", "state", "next", "since"):
-        table.add_column(name, overflow="fold")
+    for name in ("PO number", "source", "external id", "state"):
+        table.add_column(name, no_wrap=True, overflow="ignore" if name == "PO number" else "ellipsis", min_width=8)
+    for name in ("recipient", "since", "what next"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
     for row in page["items"]:
         who = (row["recipient"] or {}).get("email") or (row["recipient"] or {}).get("name") or ""
         following = row["next_step"] or row["outcome"] or ""
-        if row["hold_reason"]:
-            following = row["hold_reason"]
+        if row["hold_reason"] or row["last_error"]:
+            following = row["hold_reason"] or f"{following}, attempt {row['attempts'] + 1}: {row['last_error']}"
         cells = (row["po_number"], row["source"], row["external_id"], who)
-        table.add_row(*map(escape, cells), _state(row["state"]), escape(following), _time(row["updated_at"]))
+        po_number, origin, external_id, recipient = map(escape, cells)
+        since = _time(row["updated_at"])
+        table.add_row(po_number, origin, external_id, _state(row["state"]), recipient, since, escape(following))
     out.print(table if page["items"] else "no such orders")
     if page["next_cursor"]:
         out.print(f"[dim]more than {limit}; raise --limit or narrow the search[/]")
@@ -132,7 +142,7 @@ def print_order(found: Row) -> None:
         "due_at",
         "last_error",
     ):
-        if found[name] is not None:
+        if found[name]:
             out.print(f"  {name:16} {escape(str(found[name]))}", highlight=False, soft_wrap=True)
     table = Table(box=None, header_style="bold")
     for name in ("at", "who", "what"):
@@ -202,12 +212,17 @@ def refuse(
 
 
 @orders.command()
-def close(key: Key, note: Note = "", as_json: AsJson = False) -> None:
+def close(
+    key: Key,
+    outcome: Annotated[Outcome | None, typer.Option(help="How it ended, where the relay does not know.")] = None,
+    note: Note = "",
+    as_json: AsJson = False,
+) -> None:
     """End an order without telling the platform: a person has seen to it.
 
-    Example: `reward-relay orders close RR-0123456789ABCDEF --note "told them by mail"`
+    Example: `reward-relay orders close RR-0123456789ABCDEF --outcome fulfilled --note "bought by hand"`
     """
-    _acted(ask(lambda ops: ops.close(key, actor(), note)), as_json)
+    _acted(ask(lambda ops: ops.close(key, actor(), note, outcome)), as_json)
 
 
 @deliveries.command("list")
@@ -228,11 +243,12 @@ def list_deliveries(
         _json(page)
         return
     table = Table(box=None, header_style="bold")
-    for name in ("received", "id", "source", "verdict", "reason"):
-        table.add_column(name, overflow="fold")
+    for name in ("received", "id", "source", "verdict", "order", "reason"):
+        table.add_column(name, no_wrap=True, overflow="ignore" if name == "id" else "ellipsis")
     for row in page["items"]:
+        order = str(row["order_id"] or "")
         table.add_row(
-            _time(row["received_at"]), str(row["id"]), row["source"], row["verdict"], escape(row["reason"] or "")
+            _time(row["received_at"]), str(row["id"]), row["source"], row["verdict"], order, escape(row["reason"] or "")
         )
     out.print(table if page["items"] else "no such deliveries")
 
@@ -254,14 +270,24 @@ def replay(ids: list[str], *, quarantined: bool, source: str | None) -> None:
         if quarantined:
             page = await ops.deliveries({"verdict": "quarantined", "source": source}, 200)
             wanted += [str(row["id"]) for row in page["items"]]
-        return [await ops.replay(each) for each in wanted]
+        return [await _replayed(ops, each) for each in wanted]
 
     done = ask(run)
     for receipt in done:
         order = f" → order {receipt['order_id']}" if receipt["order_id"] else f": {receipt['reason']}"
         out.print(f"{receipt['delivery_id']} {receipt['verdict']}{escape(order)}", highlight=False, soft_wrap=True)
+    if any(receipt["verdict"] == "failed" for receipt in done):
+        raise typer.Exit(1)
     if not done:
         out.print("nothing to replay; give delivery ids, or --quarantined")
+
+
+async def _replayed(ops: Ops, delivery_id: str) -> Row:
+    """The receipt, or why this one cannot be replayed; the others go on."""
+    try:
+        return await ops.replay(delivery_id)
+    except RequestError as error:
+        return {"delivery_id": delivery_id, "verdict": "failed", "order_id": None, "reason": error.detail}
 
 
 @parties.command("list")
@@ -290,7 +316,8 @@ def pause(party: str, note: Note = "") -> None:
 
     Example: `reward-relay parties pause vendor:gcp --note "invoice dispute"`
     """
-    _json(ask(lambda ops: ops.pause(party, actor(), note)))
+    ask(lambda ops: ops.pause(party, actor(), note))
+    out.print(f"[green]✓[/] {escape(party)} is paused; its orders wait")
 
 
 @parties.command()
@@ -299,7 +326,10 @@ def resume(party: str, note: Note = "") -> None:
 
     Example: `reward-relay parties resume vendor:gcp --note "topped up"`
     """
-    _json(ask(lambda ops: ops.resume(party, actor(), note)))
+    done = ask(lambda ops: ops.resume(party, actor(), note))
+    out.print(f"[green]✓[/] {escape(party)} is called again; {len(done['released'])} held orders released")
+    for reason in done["kept"].values():
+        out.print(f"[yellow]![/] {escape(reason)}", soft_wrap=True)
 
 
 def show_explained(found: Row, *, as_json: bool) -> None:

@@ -350,9 +350,11 @@ def _routes(raw: Raw) -> Iterator[Problem]:
         if isinstance(name, str) and name in seen:
             yield f"routes.{number}.name", f"there is a route named {name!r} before; names tell routes apart"
         seen.add(str(name))
+        yield from _conditions(number, route)
         vendors = _tables(raw, "vendors")
         if isinstance(vendor, str) and vendor not in vendors:
-            yield f"routes.{number}.vendor", f"there is no [vendors.{vendor}]" + _did_you_mean(vendor, vendors)
+            advice = _did_you_mean(vendor, vendors) or f"; there is: {', '.join(vendors) or 'none'}"
+            yield f"routes.{number}.vendor", f"there is no [vendors.{vendor}]{advice}"
         sources = _tables(raw, "sources")
         given = listed(route.get("sources"))
         for source in given if isinstance(given, list) else []:
@@ -361,6 +363,20 @@ def _routes(raw: Raw) -> Iterator[Problem]:
                     f"routes.{number}.sources",
                     f"there is no [sources.{source}]" + _did_you_mean(str(source), sources),
                 )
+
+
+def _conditions(number: int, route: Raw) -> Iterator[Problem]:
+    """The likeliest mistake of TOML: a key of the route below its [routes.when] becomes a condition."""
+    conditions = route.get("when")
+    for path in conditions if isinstance(conditions, dict) else ():
+        where = f"routes.{number}.when.{path}"
+        if path in Route.model_fields:
+            yield where, f"{path} is a key of the route: move it above the line [routes.when], or it is a condition"
+        elif path.partition(".")[0] not in ("payload", "order"):
+            yield (
+                where,
+                "a path starts with payload. (the platform's event) or order. (our reading of it); see explain",
+            )
 
 
 def _located(problem: Problem, origin: Mapping[str, str], where: str) -> str:

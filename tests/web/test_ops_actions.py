@@ -214,7 +214,7 @@ async def test_close_ends_a_held_order_and_tells_nobody(relay: Relay, client: ht
     order = await done(client, order_id, "close", note="sent by hand")
     assert (order["state"], order["outcome"], order["next_step"]) == ("closed", "cancelled", None)
     assert order["events"][-1]["actor"] == "alice"
-    assert order["events"][-1]["reason"] == "closed by hand: sent by hand"
+    assert order["events"][-1]["reason"] == "closed by hand as cancelled: sent by hand"
     assert (far.told, far.placed) == ([], [])
 
 

@@ -126,7 +126,7 @@ async def _watch(client: httpx.AsyncClient, relay: str, seen: list[Seen], show: 
         for each in seen:
             each.order = orders.get((each.reward.source, each.reward.external_id), {})
         show()
-        if all(each.order.get("state") == "closed" for each in seen if each.reward.outcome):
+        if all(each.order.get("state") in ("closed", "on_hold") for each in seen if each.reward.outcome):
             return
         await asyncio.sleep(0.2)
 
@@ -177,7 +177,7 @@ async def _counted(sandbox: str) -> dict[str, Any]:
 def _report(seen: list[Seen], state: Mapping[str, Any]) -> bool:
     """The last table, counted at the vendor and at the platforms; whether all is as it should be."""
     table = Table(title="Counted at the far side", header_style="bold", box=SIMPLE_HEAD, title_justify="left")
-    for name in ("platform", "reward", "webhooks", "vendor orders", "closing calls", "end", ""):
+    for name in ("", "platform", "reward", "webhooks", "orders", "closings", "end"):
         table.add_column(name, no_wrap=True, justify="right" if name.endswith("s") else "left")
     good = True
     for each in seen:
@@ -192,8 +192,14 @@ def _report(seen: list[Seen], state: Mapping[str, Any]) -> bool:
         good = good and right
         mark = "[green]✓[/]" if right else "[red]✗[/]"
         cells = (reward.source, reward.title, str(len(each.answers)), str(placed), str(closed), str(end))
-        table.add_row(*cells, mark)
+        table.add_row(mark, *cells)
+    console.print()
     console.print(table)
+    for each in seen:
+        if trouble := each.order.get("hold_reason") or (
+            each.order.get("state") != "closed" and each.order.get("last_error")
+        ):
+            console.print(f"[red]✗[/] {each.reward.title}: {escape(str(trouble))}", soft_wrap=True)
     console.print("[green]Every reward reached the end it should.[/]" if good else "[red]Something went wrong.[/]")
     return good
 

@@ -10,6 +10,7 @@ from reward_relay.errors import Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
 from reward_relay.web.schemas import (
+    Closing,
     Deliveries,
     DeliveryDetail,
     Error,
@@ -88,9 +89,9 @@ async def refuse(request: Request, actor: Operator, order_id: str, body: Refusal
 
 
 @router.post("/orders/{order_id}/close", response_model=OrderDetail)
-async def close(request: Request, actor: Operator, order_id: str, body: Note) -> Any:
-    """End it without telling the platform."""
-    return await _ops(request).close(order_id, actor, body.note or "")
+async def close(request: Request, actor: Operator, order_id: str, body: Closing) -> Any:
+    """End it without telling the platform; `outcome` says how, where the relay does not know (default cancelled)."""
+    return await _ops(request).close(order_id, actor, body.note or "", body.outcome)
 
 
 @router.get("/deliveries", response_model=Deliveries)
@@ -130,6 +131,13 @@ async def explain(request: Request, _: Viewer, body: Explain) -> dict[str, Any]:
 async def summary(request: Request, _: Viewer) -> dict[str, Any]:
     """Counts by state, the oldest due order, every party's health."""
     return await _ops(request).summary()
+
+
+@router.get("/parties")
+async def list_parties(request: Request, _: Viewer) -> list[dict[str, Any]]:
+    """Every platform and vendor: what waits for it, and its health."""
+    found: list[dict[str, Any]] = (await _ops(request).summary())["parties"]
+    return found
 
 
 @router.post("/parties/{party}/pause")

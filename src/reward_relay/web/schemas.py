@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from reward_relay.contracts import Item, OptionalText, Recipient
+from reward_relay.states import Outcome
 
 
 class Error(BaseModel):
@@ -27,6 +28,12 @@ class Refusal(Note):
     """`message` is for the person who redeemed the reward."""
 
     message: Annotated[OptionalText, Field(max_length=1000, examples=["This reward is out of stock."])] = None
+
+
+class Closing(Note):
+    """`outcome` is how a person knows that it ended."""
+
+    outcome: Outcome | None = Field(None, examples=["fulfilled"])
 
 
 class Explain(BaseModel):
