@@ -110,9 +110,7 @@ async def claim(connection: AsyncConnection, slots: Mapping[str, int], lease_s: 
 
 def _unreadable(error: ValidationError) -> str:
     where = ", ".join(sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()}))
-    return (
-        f"this version of the relay cannot read the stored order ({where}); upgrade to the one that wrote it, release"
-    )
+    return f"this version cannot read the stored order ({where}); upgrade to the one that wrote it, then release"
 
 
 def _job(row: Row[Any], mine: str) -> Job:

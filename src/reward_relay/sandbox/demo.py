@@ -24,6 +24,7 @@ from reward_relay.sandbox.script import CONFIGURATION, KEY, Reward, rewards
 console = Console()
 WAY = ["received", "placed", "settled", "closed"]
 COLOURS = {"received": "cyan", "placed": "blue", "settled": "magenta", "closed": "green", "on_hold": "yellow"}
+COUNTED = ("sent", "orders", "closings")
 READY_S, PATIENCE_S = 60.0, 90.0
 
 
@@ -133,7 +134,9 @@ async def _watch(client: httpx.AsyncClient, relay: str, seen: list[Seen], show: 
 
 def _table(seen: list[Seen]) -> Table:
     """The live picture: one line a reward."""
-    table = Table(title="Rewards on their way", header_style="bold", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title="Rewards on their way", header_style="bold", box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+    )
     for name, width in (("platform", 10), ("reward", 27), ("webhook", 17), ("order", 13)):
         table.add_column(name, no_wrap=True, min_width=width)
     table.add_column("now", no_wrap=True, overflow="ellipsis", max_width=max(12, console.width - 75))
@@ -176,9 +179,16 @@ async def _counted(sandbox: str) -> dict[str, Any]:
 
 def _report(seen: list[Seen], state: Mapping[str, Any]) -> bool:
     """The last table, counted at the vendor and at the platforms; whether all is as it should be."""
-    table = Table(title="Counted at the far side", header_style="bold", box=SIMPLE_HEAD, title_justify="left")
-    for name in ("", "platform", "reward", "webhooks", "orders", "closings", "end"):
-        table.add_column(name, no_wrap=True, justify="right" if name.endswith("s") else "left")
+    table = Table(
+        title="Counted at the far side",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    widths = (("", 1), ("platform", 10), ("reward", 27), ("sent", 4), ("orders", 6), ("closings", 8), ("end", 13))
+    for name, width in widths:
+        table.add_column(name, no_wrap=True, min_width=width, justify="right" if name in COUNTED else "left")
     good = True
     for each in seen:
         reward, order = each.reward, each.order
