@@ -90,7 +90,7 @@ async def test_a_dead_vendor_opens_its_breaker_and_a_probe_closes_it(database_ur
     slow_probe = settings(tmp_path).model_copy(update={"breaker_open_s": 1.5})
     async with far_side() as far, relay_of(slow_probe, database_url, far.transport) as relay:
         far.calls_back(relay)
-        await far.rule(party="gcp", operation="place", mode="unavailable", times=7)
+        await far.rule(party="gcp", operation="place", mode="unavailable", times=12)
         orders = [await accept(relay, number) for number in range(12)]
 
         async def breaker() -> Any:

@@ -132,11 +132,13 @@ async def _watch(client: httpx.AsyncClient, relay: str, seen: list[Seen], show: 
         await asyncio.sleep(0.2)
 
 
+def _plain_table(title: str) -> Table:
+    return Table(title=title, header_style="bold", box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+
+
 def _table(seen: list[Seen]) -> Table:
     """The live picture: one line a reward."""
-    table = Table(
-        title="Rewards on their way", header_style="bold", box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
-    )
+    table = _plain_table("Rewards on their way")
     for name, width in (("platform", 10), ("reward", 27), ("webhook", 17), ("order", 13)):
         table.add_column(name, no_wrap=True, min_width=width)
     table.add_column("now", no_wrap=True, overflow="ellipsis", max_width=max(12, console.width - 75))
