@@ -212,4 +212,4 @@ async def test_a_taken_port_is_a_sentence_and_status_2(start: Start) -> None:
 async def test_a_mistake_in_the_configuration_ends_the_start_with_status_2(start: Start) -> None:
     up = start("up", RELAY_LEASE_S="0.5")
     assert await up.ended() == 2
-    assert "must be longer than call_deadline_s" in " ".join(up.told().split())
+    assert "must be longer than a call" in " ".join(up.told().split())
