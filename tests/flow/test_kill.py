@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,28 +30,31 @@ class Machine:
         self.relay, self.sandbox = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
         self.relay_url = f"http://127.0.0.1:{self.relay.getsockname()[1]}"
         self.sandbox_url = f"http://127.0.0.1:{self.sandbox.getsockname()[1]}"
+        self._port = self.relay.getsockname()[1]
         configuration = folder / "relay.toml"
         configuration.write_text(CONFIGURATION.format(relay=self.relay_url, sandbox=self.sandbox_url))
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         quick = {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": database_url, **QUICK}
         self._environment = {**own, **quick}
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._sandbox = self._start("sandbox", "--fd", str(self.sandbox.fileno()))
+        self._sandbox = self._start("sandbox", listener=self.sandbox)
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "reward_relay", *arguments],
-            env=self._environment,
-            pass_fds=[self.relay.fileno(), self.sandbox.fileno()],
-        )
+    def _start(self, command: str, *, listener: socket.socket | None = None) -> subprocess.Popen[bytes]:
+        files = [listener.fileno()] if listener else []
+        options = [option for number in files for option in ("--fd", str(number))]
+        arguments = [sys.executable, "-m", "reward_relay", command, *options]
+        return subprocess.Popen(arguments, env=self._environment, pass_fds=files)
 
     def up(self) -> None:
-        """Start the API and two workers."""
-        serve = self._start("serve", "--fd", str(self.relay.fileno()))
+        """Start the API and two workers, on the same port as before."""
+        if self.relay.fileno() < 0:
+            self.relay = bind("127.0.0.1", self._port, patience_s=10)
+        serve = self._start("serve", listener=self.relay)
         self._processes = [serve, self._start("work"), self._start("work")]
 
     def kill(self) -> None:
-        """SIGKILL, all at once."""
+        """SIGKILL, all at once; nobody listens then, and what waits to be accepted is reset."""
+        self.relay.close()
         for process in self._processes:
             process.send_signal(signal.SIGKILL)
         for process in self._processes:
@@ -61,7 +65,6 @@ class Machine:
         self.kill()
         self._sandbox.kill()
         self._sandbox.wait()
-        self.relay.close()
         self.sandbox.close()
 
 
