@@ -119,6 +119,24 @@ def test_config_check_counts_what_is_configured(command: Command) -> None:
     assert "4 sources, 1 vendor, 2 routes: no mistakes" in flat(found.output)
 
 
+@pytest.mark.parametrize(
+    ("change", "told_of"),
+    [
+        ('database_url = "mysql://db/relay"\n', "database_url: mysql is not PostgreSQL"),
+        ("", 'route "parcels": PhysicalShipment needs vendors.gcp.shipping_method_id'),
+    ],
+)
+def test_config_check_tries_the_database_address_and_each_route(
+    command: Command, tmp_path: Path, change: str, told_of: str
+) -> None:
+    path = tmp_path / "tried.toml"
+    parcels = '[[routes]]\nname = "parcels"\nvendor = "gcp"\nproduct = "MUG"\ndelivery = "PhysicalShipment"\n'
+    vendor = '[vendors.gcp]\nkind = "giftcard_partners"\nbase_url = "http://far.test"\nemail = "a@example.com"\n'
+    path.write_text(change + vendor + 'access_token = "access-token"\n' + parcels)
+    found = command("config", "check", str(path))
+    assert told_of in flat(found.output)
+
+
 def test_config_check_names_every_mistake_with_key_and_cause(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(MISTAKES)

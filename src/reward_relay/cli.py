@@ -16,7 +16,7 @@ from rich.panel import Panel
 
 from reward_relay import __version__, orders_cli, processes
 from reward_relay.db import migrate as migrations
-from reward_relay.db.engine import Database
+from reward_relay.db.engine import Database, database_address
 from reward_relay.errors import ConfigurationError, RelayError
 from reward_relay.explaining import route_troubles
 from reward_relay.settings import Settings
@@ -266,6 +266,8 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
     with readable_errors():
         settings = load_settings(file)
         relay = build(settings, "postgresql://localhost/none")
+        if settings.database_url is not None:
+            database_address(settings.database_url.get_secret_value())
         if not (settings.sources or settings.vendors or settings.routes):
             raise ConfigurationError(["nothing is configured, and there is no relay.toml here; set RELAY_CONFIG"])
         counted = (("source", settings.sources), ("vendor", settings.vendors), ("route", settings.routes))
