@@ -66,7 +66,9 @@ def matches(route: Route, order: RewardOrder) -> bool:
         return False
     if not route.when:
         return True
-    seen = {"payload": order.attributes, "order": order.model_dump(mode="json", exclude={"attributes"})}
+    seen: dict[str, Any] = {"payload": order.attributes}
+    if any(path.startswith("order") for path in route.when):
+        seen["order"] = order.model_dump(mode="json", exclude={"attributes"})
     return all(_holds(dig(seen, path), wanted) for path, wanted in route.when.items())
 
 

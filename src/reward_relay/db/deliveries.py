@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.contracts import Plan, RewardOrder
 from reward_relay.db import steering
 from reward_relay.db.engine import notify
+from reward_relay.jobs import source_party
 from reward_relay.routing import completed, differences
 from reward_relay.states import State, Step
 
@@ -144,7 +145,7 @@ async def _insert_orders(group: _Group, arrivals: list[Arrival]) -> None:
             {
                 "id": [order.id for order in made],
                 "state": [order.state for order in made],
-                "actor": [f"source:{order.reward.source}" for order in made],
+                "actor": [source_party(order.reward.source) for order in made],
                 "reason": [order.event for order in made],
             },
         )
@@ -175,9 +176,7 @@ def _columns(arrivals: list[Arrival]) -> dict[str, list[Any]]:
 async def _find_existing(group: _Group, arrivals: Sequence[Arrival]) -> None:
     """The orders that were there before. A new statement, so that it sees what others committed meanwhile."""
     wanted = {
-        (each.source, each.external_id)
-        for each in arrivals
-        if each.external_id and (each.withdrawn or each.order) and not (each.order and each.order.id in group.inserted)
+        (each.source, each.external_id) for each in arrivals if each.order and each.order.id not in group.inserted
     }
     if not wanted:
         return
@@ -188,12 +187,12 @@ async def _find_existing(group: _Group, arrivals: Sequence[Arrival]) -> None:
 
 async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     """The verdict on one delivery, and what it does to an order that was there before."""
-    if arrival.order is not None and arrival.order.id in group.inserted:
-        return Receipt(arrival.id, "accepted", arrival.order.id, arrival.reason)
-    row = group.existing.get((arrival.source, arrival.external_id or ""))
-    if row is None:
+    if arrival.order is None:
         return Receipt(arrival.id, arrival.verdict, None, arrival.reason)
-    order_id, actor = str(row.id), f"source:{arrival.source}"
+    if arrival.order.id in group.inserted:
+        return Receipt(arrival.id, "accepted", arrival.order.id, arrival.reason)
+    row = group.existing[arrival.source, arrival.order.reward.external_id]
+    order_id, actor = str(row.id), source_party(arrival.source)
     if arrival.withdrawn is not None:
         await steering.cancel(group.connection, order_id, actor, arrival.withdrawn)
         return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn)
@@ -201,10 +200,9 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
         first = RewardOrder.model_validate_json(row.reward)
     except ValidationError:
         return Receipt(arrival.id, "duplicate", order_id, f"{SAME}; this version cannot read the stored one")
-    changed = differences(first, arrival.order.reward) if arrival.order else []
+    changed = differences(first, arrival.order.reward)
     if not changed:
-        if arrival.order is not None:
-            await _complete(group, order_id, actor, first, arrival.order.reward)
+        await _complete(group, order_id, actor, first, arrival.order.reward)
         return Receipt(arrival.id, "duplicate", order_id, SAME)
     reason = (
         f"delivery {arrival.id} of the same reward says otherwise: {', '.join(changed)}. Compare both deliveries; "
