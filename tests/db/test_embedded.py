@@ -175,10 +175,14 @@ async def test_a_watched_server_is_started_again_and_still_stops_with_its_last_u
     look = processes.keep_postgres(load_settings(environ={"RELAY_DATA_DIR": str(server.data_dir)}))
     postmaster(server).kill()
 
+    async def dead() -> bool:
+        return not server.is_running()
+
     async def runs_again() -> bool:
         look()
         return server.is_running()
 
+    await until(dead)
     await until(runs_again)
     assert await ask(server, "SELECT 1") == 1
     server.stop()
