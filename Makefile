@@ -32,7 +32,7 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff format .
 
 lock: $(READY) ## Resolve the dependencies again into requirements.lock and bench/requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra otel --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-emit-index-url --no-header -q -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --group bench -c requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --upgrade --no-emit-index-url --no-header -q -o bench/requirements.lock

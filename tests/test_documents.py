@@ -96,6 +96,7 @@ def test_every_line_of_the_env_example_is_a_setting(tmp_path: Path, monkeypatch:
     made_up = {
         "RELAY_CONFIG": "",
         "RELAY_PUBLIC_URL": "https://relay.example.com",
+        "RELAY_ALERTS__URL": "https://chat.example.com/hook",
         "RELAY_VENDORS__GCP__BASE_URL": "https://gcp.example.com",
         "RELAY_SOURCES__INFLUITIVE__POLL_EVERY_S": "60",
         "RELAY_SOURCES__ROSTER__CLOSE_BODY": "{}",

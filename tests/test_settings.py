@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from reward_relay.errors import ConfigurationError
-from reward_relay.settings import Settings, child_environment
+from reward_relay.loading import child_environment
+from reward_relay.settings import Settings
 from reward_relay.wiring import load_settings
 from support.relays import CONFIGURATION, settings
 

@@ -16,7 +16,7 @@ from reward_relay.contracts import (
     RewardOrder,
     Withdrawn,
 )
-from reward_relay.db import parties, queries, steering
+from reward_relay.db import overview, parties, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
@@ -214,7 +214,7 @@ class Ops:
     async def summary(self) -> Row:
         """Counts by state, the oldest due order, and every party with its health."""
         async with self._database.transaction() as connection:
-            found = await queries.summary(connection)
+            found = await overview.summary(connection)
             sick = {row["party"]: row for row in await parties.all_parties(connection)}
         waiting = found.pop("waiting")
         names = self._parties()

@@ -27,7 +27,8 @@ from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
 from reward_relay.errors import DatabaseUnavailable, TablesOutdated
-from reward_relay.settings import Settings, child_environment
+from reward_relay.loading import child_environment
+from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
 from reward_relay.wiring import build
 

@@ -1,47 +1,15 @@
-"""What can be configured, and the one place that reads the environment.
+"""What can be configured: the models. `loading` reads file and environment into them."""
 
-One TOML file, under environment variables (`RELAY_` + the key, levels joined by `__`), which win. Adapters bring
-the settings of their own platforms and vendors; `load` gets those types from `wiring`. `load` reports every mistake
-it can find, not just the first.
-"""
-
-import difflib
-import json
 import os
-import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import platformdirs
-from dotenv import dotenv_values
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
-from reward_relay.errors import ConfigurationError
 from reward_relay.fields import HttpUrl, TextList
-
-PREFIX = "RELAY_"
-MIN_API_KEY = 16
-MIN_SECRET = 8
-LEASE_MARGIN = 1.25
-"""A call may end at its deadline, and its record needs time too."""
-WEAK = frozenset(
-    {"changeme", "change-me", "password", "default", "example", "12345678", "secret", "current", "previous"}
-)
-NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def default_data_dir() -> Path:
@@ -98,6 +66,18 @@ class Route(Strict):
     products: dict[str, Product] = Field({}, description="By the platform's SKU; goes before the defaults.")
 
 
+class Alerts(Strict):
+    """Whom to tell, and when. Conditions are looked at every `every_s` seconds, and told in one message."""
+
+    url: HttpUrl | None = Field(None, description="Webhook that gets them, as Slack's incoming ones do; unset = none.")
+    secret: SecretStr | None = Field(None, description="whsec_… of Standard Webhooks; signs each alert.")
+    every_s: float = Field(30, ge=1, le=3600, description="How often the conditions are looked at.")
+    repeat_s: float = Field(14_400, ge=60, description="An alert that lasts is told again after so long.")
+    due_after_s: float = Field(300, gt=0, description="An order that is due for so long is an alert.")
+    quiet_after_s: float = Field(86_400, gt=0, description="A source without a delivery for so long is an alert.")
+    unclosed_after_s: float = Field(3600, gt=0, description="A reward delivered but not told to the platform so long.")
+
+
 class Settings(Strict):
     """Everything that can be configured. Times are in seconds unless the name says otherwise."""
 
@@ -118,6 +98,8 @@ class Settings(Strict):
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")
     pending_days: int = Field(14, ge=1, description="Days of checks after which an order still pending is held.")
     private_hosts: TextList = Field([], description="Host names that may resolve to private addresses.")
+    reconcile_days: int = Field(30, ge=1, le=365, description="Days back that the daily reconciliation looks.")
+    alerts: Alerts = Field(default_factory=lambda: Alerts(), description="[alerts]: whom to tell what goes wrong.")
     api_keys: dict[str, ApiKey] = Field({}, description="[api_keys.NAME]: who may use the ops API and console.")
     sources: dict[str, SourceSettings] = Field({}, description="[sources.NAME]: the platforms that post to us.")
     vendors: dict[str, VendorSettings] = Field({}, description="[vendors.NAME]: who fulfils.")
@@ -127,264 +109,3 @@ class Settings(Strict):
     def callback_base(self) -> str:
         """The address that vendors call back."""
         return self.public_url or f"http://{self.host}:{self.port}"
-
-
-Types = Mapping[str, type[SourceSettings]]
-VendorTypes = Mapping[str, type[VendorSettings]]
-Raw = dict[str, Any]
-
-
-def settings_type(source_types: Types, vendor_types: VendorTypes) -> type[Settings]:
-    """`Settings` whose sources and vendors are checked by their adapters' own types."""
-    source: Any = Annotated[reduce(or_, source_types.values()), Field(discriminator="platform")]
-    vendor: Any = Annotated[reduce(or_, vendor_types.values()), Field(discriminator="kind")]
-    if len(source_types) == 1:
-        source = next(iter(source_types.values()))
-    if len(vendor_types) == 1:
-        vendor = next(iter(vendor_types.values()))
-    return create_model("Settings", __base__=Settings, sources=(dict[str, source], {}), vendors=(dict[str, vendor], {}))
-
-
-def load(
-    source_types: Types,
-    vendor_types: VendorTypes,
-    *,
-    path: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """The settings of file and environment (`environ`: instead of the process's own and `.env`).
-
-    Raises:
-        ConfigurationError: one line for every mistake, naming the key or variable and what would be right.
-    """
-    env = environ if environ is not None else {**_dotenv(), **os.environ}
-    if path is None and env.get("RELAY_CONFIG"):
-        path = Path(env["RELAY_CONFIG"]).expanduser()
-    elif path is None and Path("relay.toml").exists():
-        path = Path("relay.toml")
-    raw = _read_file(path) if path else {}
-    origin, problems = _overlay(raw, env)
-    where = str(path) if path else "the environment"
-    settings: Settings | None = None
-    try:
-        settings = settings_type(source_types, vendor_types).model_validate(raw)
-    except ValidationError as error:
-        problems += [_sentence(each, [*source_types.values(), *vendor_types.values()]) for each in error.errors()]
-    problems += list(_cross_checks(raw))
-    if problems or settings is None:
-        raise ConfigurationError([_located(problem, origin, where) for problem in dict.fromkeys(problems)])
-    return settings
-
-
-def child_environment(changes: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
-    """The environment for a process of ours that we start: our own, with changes; `alone` without our settings."""
-    own = {key: value for key, value in os.environ.items() if not (alone and key.startswith(PREFIX))}
-    return {**own, **changes}
-
-
-Problem = tuple[str, str]
-"""A dotted key, and what is wrong with it."""
-
-
-def _dotenv() -> dict[str, str]:
-    return {key: value for key, value in dotenv_values(".env").items() if value is not None}
-
-
-def _read_file(path: Path) -> Raw:
-    try:
-        return tomllib.loads(path.read_text("utf-8-sig"), parse_float=Decimal)
-    except FileNotFoundError:
-        raise ConfigurationError([f"{path}: there is no such file; set RELAY_CONFIG to your relay.toml"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: cannot be read ({error})"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from None
-
-
-def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """Put every RELAY_ variable into `raw`; returns which variable each dotted key came from."""
-    origin: dict[str, str] = {}
-    problems: list[Problem] = []
-    for variable in sorted(env, key=_numbered):
-        if not variable.startswith(PREFIX) or variable == "RELAY_CONFIG":
-            continue
-        keys = variable.removeprefix(PREFIX).lower().split("__")
-        if keys[0] not in Settings.model_fields:
-            problems.append((variable, "no such setting" + _did_you_mean(keys[0], Settings.model_fields)))
-            continue
-        if not _set(raw, keys, _value(env[variable])):
-            problems.append((variable, f"{'.'.join(keys[:-1])} is not a table, so it has no {keys[-1]}"))
-        origin[".".join(keys)] = variable
-    return origin, problems
-
-
-def _numbered(variable: str) -> list[tuple[int, str]]:
-    """For sorting: entry 2 of a list goes before entry 10."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in variable.split("__")]
-
-
-def _value(text: str) -> Any:
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
-
-
-def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
-    """Set one leaf, making tables on the way; list entries by number, the next one appended."""
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        if isinstance(node, list) and key.isdecimal() and int(key) <= len(node):
-            if int(key) == len(node):
-                node.append({})
-            if last:
-                node[int(key)] = value
-            node = node[int(key)]
-        elif isinstance(node, dict):
-            if last:
-                node[key] = value
-            following: Any = [] if not last and keys[depth + 1].isdecimal() else {}
-            node = node.setdefault(key, following)
-        else:
-            return False
-    return True
-
-
-def _did_you_mean(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, [each for each in known if each != word], n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
-    """One pydantic error in words. The union's tag, which pydantic puts into the location, is left out."""
-    place = [str(part) for part in error["loc"]]
-    if len(place) > 2 and place[0] in ("sources", "vendors") and place[2] in _tags(types, "platform", "kind"):
-        del place[2]
-    key, kind, given = ".".join(place), error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        models: list[type[BaseModel]] = [Settings, Route, ApiKey, Product, *types]
-        known = {name for each in models for name in each.model_fields}
-        return key, "no such setting" + _did_you_mean(place[-1], known)
-    if kind == "missing":
-        return key, "is missing, and there is no default"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        what = "platform" if place[0] == "sources" else "kind"
-        tag, tags = error["ctx"].get("tag"), sorted(_tags(types, what))
-        trouble = f"{tag!r} is not one of" if tag else "is missing; it must be one of"
-        return f"{key}.{what}", f"{trouble} {', '.join(tags)}" + _did_you_mean(tag or "", tags)
-    if kind in ("model_type", "dict_type"):
-        return key, "must be a table, not a single value"
-    message = error["msg"].removeprefix("Value error, ")
-    shown = f" (it is {given!r})" if isinstance(given, str | int | float) and "secret" not in key.lower() else ""
-    hidden = "@" in str(given) or any(word in key for word in ("key", "token", "secret", "password", "database_url"))
-    return key, message[:1].lower() + message[1:] + ("" if hidden else shown)
-
-
-def _tags(types: Sequence[type[BaseModel]], *names: str) -> set[str]:
-    fields = [each.model_fields.get(name) for each in types for name in names]
-    return {str(tag) for field in fields if field is not None for tag in getattr(field.annotation, "__args__", ())}
-
-
-def _cross_checks(raw: Raw) -> Iterator[Problem]:
-    """What no single field can know. Works on the raw tables, so that it runs beside other mistakes."""
-    yield from _names(raw)
-    yield from _secrets(raw)
-    yield from _routes(raw)
-    lease, deadline = raw.get("lease_s", 60), raw.get("call_deadline_s", 20)
-    try:
-        if float(lease) < LEASE_MARGIN * float(deadline):
-            needed = f"at least {LEASE_MARGIN} times call_deadline_s ({deadline})"
-            yield "lease_s", f"{lease} must be longer than a call: {needed}, or one order could be placed twice"
-    except (TypeError, ValueError):
-        return
-
-
-def _tables(raw: Raw, key: str) -> dict[str, Raw]:
-    table = raw.get(key)
-    return {k: v for k, v in table.items() if isinstance(v, dict)} if isinstance(table, dict) else {}
-
-
-def _names(raw: Raw) -> Iterator[Problem]:
-    for kind in ("sources", "vendors", "api_keys"):
-        for name in _tables(raw, kind):
-            if not NAME.fullmatch(name):
-                yield f"{kind}.{name}", "a name is lower-case letters, digits and single underscores, a letter first"
-
-
-def _weak(secret: object, minimum: int) -> str | None:
-    text = str(secret)
-    if text.lower() in WEAK:
-        return "is a well-known default; make a new one with: openssl rand -hex 24"
-    if len(text) < minimum:
-        return f"has {len(text)} characters, at least {minimum} are needed; make one with: openssl rand -hex 24"
-    return None
-
-
-def _secrets(raw: Raw) -> Iterator[Problem]:
-    for name, source in _tables(raw, "sources").items():
-        secrets = listed(source.get("secrets"))
-        if not isinstance(secrets, list) or not secrets:
-            yield f"sources.{name}.secrets", "needs at least one secret, or anybody could order rewards"
-            continue
-        for number, secret in enumerate(secrets):
-            if trouble := _weak(secret, MIN_SECRET):
-                yield f"sources.{name}.secrets.{number}", trouble
-    seen: dict[str, str] = {}
-    for name, entry in _tables(raw, "api_keys").items():
-        key = str(entry.get("key", ""))
-        if key and (trouble := _weak(key, MIN_API_KEY)):
-            yield f"api_keys.{name}.key", trouble
-        elif key and seen.setdefault(key, name) != name:
-            yield f"api_keys.{name}.key", f"is the key of {seen[key]} too; every person needs an own one"
-
-
-def _routes(raw: Raw) -> Iterator[Problem]:
-    routes = raw.get("routes")
-    seen: set[str] = set()
-    for number, route in enumerate(routes if isinstance(routes, list) else []):
-        if not isinstance(route, dict):
-            continue
-        name, vendor = route.get("name"), route.get("vendor")
-        if isinstance(name, str) and name in seen:
-            yield f"routes.{number}.name", f"there is a route named {name!r} before; names tell routes apart"
-        seen.add(str(name))
-        yield from _conditions(number, route)
-        vendors = _tables(raw, "vendors")
-        if isinstance(vendor, str) and vendor not in vendors:
-            advice = _did_you_mean(vendor, vendors) or f"; there is: {', '.join(vendors) or 'none'}"
-            yield f"routes.{number}.vendor", f"there is no [vendors.{vendor}]{advice}"
-        sources = _tables(raw, "sources")
-        given = listed(route.get("sources"))
-        for source in given if isinstance(given, list) else []:
-            if source not in sources:
-                yield (
-                    f"routes.{number}.sources",
-                    f"there is no [sources.{source}]" + _did_you_mean(str(source), sources),
-                )
-
-
-def _conditions(number: int, route: Raw) -> Iterator[Problem]:
-    """The likeliest mistake of TOML: a key of the route below its [routes.when] becomes a condition."""
-    conditions = route.get("when")
-    for path in conditions if isinstance(conditions, dict) else ():
-        where = f"routes.{number}.when.{path}"
-        if path in Route.model_fields:
-            yield where, f"{path} is a key of the route: move it above the line [routes.when], or it is a condition"
-        elif path.partition(".")[0] not in ("payload", "order"):
-            yield (
-                where,
-                "a path starts with payload. (the platform's event) or order. (our reading of it); see explain",
-            )
-
-
-def _located(problem: Problem, origin: Mapping[str, str], where: str) -> str:
-    """The line a person reads: where, which key, what is wrong."""
-    key, text = problem
-    if key.startswith(PREFIX):
-        return f"{key}: {text}"
-    for known, variable in origin.items():
-        if key == known or key.startswith(known + "."):
-            return f"{variable} ({key}): {text}"
-    return f"{where}: {key}: {text}"

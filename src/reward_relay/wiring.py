@@ -11,11 +11,12 @@ from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
 from reward_relay.intake import Intake
 from reward_relay.jobs import Job, Result, source_party, vendor_party
+from reward_relay.loading import load
 from reward_relay.ops import Ops
 from reward_relay.outbound import Outbound, TransportFactory
 from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
-from reward_relay.settings import Settings, load
+from reward_relay.settings import Settings
 from reward_relay.steps import Parties
 from reward_relay.vendors import VENDORS
 from reward_relay.worker import Timing, Worker

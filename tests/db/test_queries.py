@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reward_relay.db import orders, queries
+from reward_relay.db import orders, overview, queries
 from reward_relay.wiring import Relay
 from support.relays import client_of, relay_of, settings
 from support.steered import TALKABLE_ID, accepted, roster, talkable, unreachable
@@ -36,7 +36,7 @@ async def test_an_order_that_is_being_worked_on_is_shown_as_claimed(relay: Relay
     async with relay.database.transaction() as connection:
         await orders.claim(connection, {"vendor:gcp": 1}, 30)
         (row,) = await queries.list_orders(connection, {}, 10)
-        found = await queries.summary(connection)
+        found = await overview.summary(connection)
     assert row["claimed"] is True
     assert found["waiting"]["vendor:gcp"]["claimed"] == 1
     assert found["oldest_due"] is None
@@ -65,10 +65,10 @@ async def test_an_external_id_finds_the_orders_of_every_source(relay: Relay) -> 
 async def test_the_summary_names_the_order_that_has_waited_longest(relay: Relay) -> None:
     first, _ = await fill(relay, "R-1", "R-2")
     async with relay.database.transaction() as connection:
-        found: dict[str, Any] = await queries.summary(connection)
+        found: dict[str, Any] = await overview.summary(connection)
     assert (str(found["oldest_due"]["id"]), found["oldest_due"]["party"]) == (first, "vendor:gcp")
     assert found["oldest_due"]["late_s"] > 0
-    assert (found["states"], found["trouble"]) == ({"received": 2}, {})
+    assert (found["states"], found["trouble"]) == ({"received": 2, "closed": 0}, {})
     assert found["waiting"]["vendor:gcp"]["due"] == 2
 
 

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from reward_relay.loading import MIN_SECRET, PREFIX
 from reward_relay.platforms import PLATFORMS
-from reward_relay.settings import MIN_SECRET, PREFIX, ApiKey, Product, Route, Settings
+from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
 from reward_relay.vendors import VENDORS
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("api_keys", "sources", "vendors", "routes")
+TABLES = ("api_keys", "alerts", "sources", "vendors", "routes")
 NAMES = {"giftcard_partners": "gcp"}
 """Names that the examples use where they differ from the adapter's own."""
 WORDS: dict[Any, str] = {
@@ -88,6 +89,7 @@ def sections() -> list[Section]:
     found = [
         Section("Everywhere", "", Settings, "at the top of the file, before the first table."),
         Section("`[api_keys.NAME]`", "api_keys.alice", ApiKey, described["api_keys"]),
+        Section("`[alerts]`", "alerts", Alerts, described["alerts"]),
     ]
     found += [
         Section(f'`[sources.NAME]` with `platform = "{name}"`', f"sources.{name}", each.settings, described["sources"])

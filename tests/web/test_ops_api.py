@@ -103,13 +103,23 @@ async def test_search_finds_name_mail_and_every_key(database_url: str, tmp_path:
         assert await listed(client, q="nobody") == []
 
 
-async def test_signs_in_a_search_are_themselves(client: httpx.AsyncClient) -> None:
+async def test_signs_in_a_search_part_words_and_are_no_wildcards(client: httpx.AsyncClient) -> None:
     await accepted(client, "roster", roster("R-1", email="100%_sure@example.com"))
     await accepted(client, "roster", roster("R-2", email="100x5sure@example.com"))
     assert await listed(client, q="100%_sure") == ["R-1"]
-    assert await listed(client, q="100%sure") == []
-    assert await listed(client, q="100_5") == []
-    assert await listed(client, q="\\") == []
+    assert await listed(client, q="100 sure") == ["R-1"]
+    for words in ("10%x5sure", "100_5", "%", "_", "\\", "'", "' | 'zz", "zz:*", "& |", "!zz", "*", "@"):
+        assert (words, await listed(client, q=words)) == (words, [])
+
+
+async def test_a_search_takes_beginnings_of_words_with_or_without_accents(client: httpx.AsyncClient) -> None:
+    await accepted(client, "roster", roster("R-1", name="José Ñandú-Pérez", email="jose.p@example.com"))
+    await accepted(client, "roster", roster("R-2", name="Жанна О'Хара", email="zh@example.com"))
+    for words in ("jose", "JOSÉ nandu", "per", "nandu-perez", "jose.p@ex", "jose p", "josé ñandú-pérez"):
+        assert (words, await listed(client, q=words)) == (words, ["R-1"])
+    assert await listed(client, q="жан о'х") == ["R-2"]
+    assert await listed(client, q="ose") == []
+    assert await listed(client, q="example") == ["R-2", "R-1"]
 
 
 async def test_a_nul_in_a_query_finds_nothing_and_breaks_nothing(client: httpx.AsyncClient) -> None:

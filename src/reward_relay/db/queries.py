@@ -1,17 +1,27 @@
-"""What people ask: lists, one order with its whole history, deliveries, the summary."""
+"""What people ask: lists, one order with its whole history, deliveries."""
 
+import re
+import unicodedata
 import uuid
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, RowMapping, and_, cast, func, select, text
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.db.tables import calls, deliveries, order_events, orders
+from reward_relay.db.tables import calls, deliveries, order_events, order_search, orders
 
 Row = dict[str, Any]
 HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
 SHOWN = [column for column in orders.c if column.name not in HIDDEN]
+COMBINING = re.compile("[\u0300-\u036f]")
+SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~]+")
+"""As in the function `relay_words` of migration 0002."""
+MOST_WORDS = 10
+MOST_LETTERS = 200
+CLOCKS = timedelta(days=1)
 CLAIMED = (orders.c.claim.isnot(None) & (orders.c.claim_until >= func.now())).label("claimed")
 
 
@@ -24,36 +34,61 @@ def as_uuid(value: str) -> uuid.UUID | None:
 
 
 async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], limit: int) -> list[Row]:
-    """Orders, newest first. Filters: state, source, vendor, q, created_after, before (an order id: the cursor)."""
-    wanted: list[ColumnElement[bool]] = [
-        orders.c[name] == filters[name] for name in ("state", "source", "vendor") if filters.get(name)
-    ]
-    if filters.get("created_after"):
-        wanted.append(orders.c.created_at > filters["created_after"])
+    """Orders, newest first. Filters: those of `matching`, and `before` (an order id: the cursor)."""
+    wanted = matching(filters)
     if filters.get("before"):
         wanted.append(orders.c.id < filters["before"])
-    if filters.get("q"):
-        wanted.append(_search(str(filters["q"])))
     found = await connection.execute(
         select(*SHOWN, CLAIMED).where(and_(True, *wanted)).order_by(orders.c.id.desc()).limit(limit)
     )
     return [dict(row) for row in found.mappings()]
 
 
-def _search(words: str) -> ColumnElement[bool]:
-    """Exact on our keys and the outside ids, part of the recipient's name or e-mail address."""
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    recipient = orders.c.reward["recipient"]
-    choices: list[ColumnElement[bool]] = [
-        orders.c.po_number == words.upper(),
-        orders.c.external_id == words,
-        orders.c.vendor_order_id == words,
-        recipient["name"].astext.ilike(f"%{escaped}%"),
-        recipient["email"].astext.ilike(f"%{escaped}%"),
+def matching(filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """Conditions for: state, source, vendor, party, q, created_after, created_before. Each is served by an index.
+
+    An id begins with the time it was made at, by the clock of the process that made it; `created_at` is the
+    database's. A day between the two clocks is allowed for.
+    """
+    wanted: list[ColumnElement[bool]] = [
+        orders.c[name] == filters[name] for name in ("state", "party") if filters.get(name)
     ]
-    if (exact := as_uuid(words)) is not None:
-        choices.append(orders.c.id == exact)
-    return or_(*choices)
+    if after := filters.get("created_after"):
+        wanted += [orders.c.created_at > after, orders.c.id >= first_id(after - CLOCKS)]
+    if until := filters.get("created_before"):
+        wanted += [orders.c.created_at < until, orders.c.id <= first_id(until + CLOCKS)]
+    facets = [f"{name}:{filters[name]}" for name in ("source", "vendor") if filters.get(name)]
+    words = terms(str(filters.get("q") or ""))
+    if facets or words:
+        query = " & ".join([*(_lexeme(each) for each in facets), *words])
+        wanted += [orders.c.id == order_search.c.order_id, order_search.c.words.op("@@")(cast(query, TSQUERY))]
+    return wanted
+
+
+def terms(text_: str) -> list[str]:
+    """What a person types, as parts of a tsquery: each word must begin one of the order's words, accents or not.
+
+    `o'hara@ex` finds the address that begins so, and whoever has words that begin with o, hara and ex.
+    """
+    plain = COMBINING.sub("", unicodedata.normalize("NFKD", text_)).lower()
+    found: list[str] = []
+    for word in plain.split()[:MOST_WORDS]:
+        parts = [part for part in SEPARATORS.split(word[:MOST_LETTERS]) if part]
+        split = " & ".join(f"{_lexeme(part)}:*" for part in parts)
+        whole = f"{_lexeme(word[:MOST_LETTERS])}:*"
+        found.append(f"({whole} | ({split}))" if parts and parts != [word] else whole)
+    return found
+
+
+def _lexeme(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
+def first_id(time: datetime) -> uuid.UUID:
+    """The least id of version 7 of a time (RFC 9562, 5.7: its first 48 bits are milliseconds)."""
+    milliseconds = max(0, min(int(time.timestamp() * 1000), (1 << 48) - 1))
+    return uuid.UUID(int=milliseconds << 80)
 
 
 async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = False) -> list[Row]:
@@ -106,30 +141,6 @@ async def find_delivery(connection: AsyncConnection, delivery_id: str, *, lock: 
     query = select(deliveries).where(deliveries.c.id == exact)
     row: RowMapping | None = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return dict(row) if row else None
-
-
-STATES = text("SELECT state, count(*) AS number FROM orders GROUP BY state")
-OLDEST = text("""
-SELECT id, EXTRACT(epoch FROM now() - due_at) AS late_s, party FROM orders
-WHERE due_at <= now() AND (claim IS NULL OR claim_until < now()) ORDER BY due_at LIMIT 1
-""")
-WAITING = text("""
-SELECT party, count(*) AS waiting, count(*) FILTER (WHERE due_at <= now()) AS due,
-  count(*) FILTER (WHERE claim_until >= now()) AS claimed
-FROM orders WHERE due_at IS NOT NULL GROUP BY party
-""")
-TROUBLE = text("""
-SELECT verdict, count(*) AS number FROM deliveries WHERE verdict IN ('quarantined', 'rejected') GROUP BY verdict
-""")
-
-
-async def summary(connection: AsyncConnection) -> Row:
-    """Counts by state, the oldest order that is due, what waits for whom, deliveries in trouble."""
-    states = {row.state: row.number for row in await connection.execute(STATES)}
-    oldest = (await connection.execute(OLDEST)).mappings().first()
-    waiting = {row.party: dict(row._mapping) for row in await connection.execute(WAITING)}
-    trouble = {row.verdict: row.number for row in await connection.execute(TROUBLE)}
-    return {"states": states, "oldest_due": dict(oldest) if oldest else None, "waiting": waiting, "trouble": trouble}
 
 
 async def held_for(connection: AsyncConnection, party: str) -> list[str]:

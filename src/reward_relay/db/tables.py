@@ -1,7 +1,9 @@
-"""The five tables. Migrations make them; a test holds both against each other.
+"""The tables. Migrations make them; a test holds both against each other.
 
 `orders` is at once the record and the job: a row with a `due_at` is work. No foreign keys: a row of `order_events`
-or `calls` is only ever written by the statement that writes its order.
+or `calls` is only ever written by the statement that writes its order. `order_search` is written by a trigger on
+`orders` (migration 0002), so that no writer can forget it, and is a table of its own because an order's row changes at
+every step, its words hardly ever.
 """
 
 from sqlalchemy import (
@@ -21,7 +23,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 from reward_relay.states import STEPS, Outcome, State
 
@@ -66,8 +68,9 @@ deliveries = Table(
         "deliveries_trouble",
         "verdict",
         "id",
-        postgresql_where=text("verdict IN ('quarantined', 'rejected')"),
+        postgresql_where=text("verdict <> 'accepted'"),
     ),
+    Index("deliveries_source", "source", "id"),
 )
 
 orders = Table(
@@ -114,6 +117,15 @@ orders = Table(
     CheckConstraint("step IS NULL OR (party IS NOT NULL AND due_at IS NOT NULL)", name="step_has_party_and_time"),
     Index("orders_due", "party", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("orders_open", "state", "id", postgresql_where=text("state <> 'closed'")),
+    Index("orders_closed", "updated_at", "outcome", postgresql_where=text("state = 'closed'")),
+)
+
+order_search = Table(
+    "order_search",
+    metadata,
+    Column("order_id", Uuid, primary_key=True),
+    Column("words", TSVECTOR, nullable=False, comment="of recipient and ids; source:NAME and vendor:NAME too"),
+    Index("order_search_words", "words", postgresql_using="gin"),
 )
 
 order_events = Table(
@@ -157,4 +169,42 @@ party_health = Table(
     _time("since", nullable=False),
     Column("why", Text),
     CheckConstraint("breaker IN ('closed', 'open')", name="breaker"),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("action", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("content", JSONB, nullable=False, comment="what would happen to which order, as it was then"),
+    _time("made_at", nullable=False),
+    _time("used_at"),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False, comment="api or worker"),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("routes", Text, nullable=False, comment="a digest: two processes with the same routes have the same"),
+    Column("trouble", Text, comment="why the newest configuration file is not in use"),
+    _time("started_at", nullable=False),
+    _time("seen_at", nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("key", Text, primary_key=True, comment="condition and subject, breaker_open/vendor:cards"),
+    Column("text", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    _time("since", nullable=False),
+    _time("seen_at", nullable=False),
+    _time("sent_at"),
+    _time("ended_at"),
 )

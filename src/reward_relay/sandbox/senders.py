@@ -91,16 +91,18 @@ def influitive(payload: Any, token: str) -> Webhook:
     return Webhook(JSON, _compact(payload), {"token": token})
 
 
-def roster_order(order_id: str, *, email: str = "ann@example.com", sku: str = "star-th-bottle") -> dict[str, Any]:
+def roster_order(
+    order_id: str, *, email: str = "ann@example.com", sku: str = "star-th-bottle", name: str = "Ann Sandbox"
+) -> dict[str, Any]:
     """A made-up `reward redeemed` payload: shipping address, SKU and quantity are documented, the names are not."""
     return {
         "event": "reward_redeemed",
         "order": {
             "id": order_id,
             "created_at": "2026-01-15T10:00:00Z",
-            "ambassador": {"first_name": "Ann", "last_name": "Sandbox", "email": email},
+            "ambassador": {"name": name, "email": email},
             "shipping_address": {
-                "name": "Ann Sandbox",
+                "name": name,
                 "address1": "12 Main Street",
                 "city": "Ames",
                 "state": "IA",

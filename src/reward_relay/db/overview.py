@@ -1,0 +1,54 @@
+"""The whole at a glance: counts, what waits for whom, what flowed lately."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from reward_relay.db.queries import Row
+
+OPEN = text("SELECT state, count(*) AS number FROM orders WHERE state <> 'closed' GROUP BY state")
+CLOSED = text("SELECT count(*) AS number FROM orders WHERE state = 'closed'")
+WAITING = text("""
+SELECT party, count(*) AS waiting, count(*) FILTER (WHERE due_at <= now()) AS due
+FROM orders WHERE due_at IS NOT NULL GROUP BY party
+""")
+CLAIMED = text("""
+SELECT party, count(*) AS claimed FROM orders
+WHERE party = ANY(CAST(:parties AS text[])) AND due_at > now() AND due_at <= now() + interval '1 hour'
+  AND claim_until >= now() GROUP BY party
+""")
+"""A claimed order is due again at the end of its lease, which is an hour at most."""
+OLDEST = text("""
+SELECT o.id, o.po_number, o.party, EXTRACT(epoch FROM now() - o.due_at) AS late_s
+FROM unnest(CAST(:parties AS text[])) AS p(party) CROSS JOIN LATERAL (
+  SELECT id, po_number, party, due_at FROM orders WHERE party = p.party AND due_at <= now() ORDER BY due_at LIMIT 1) o
+ORDER BY o.due_at LIMIT 1
+""")
+TROUBLE = text("""
+SELECT verdict, count(*) AS number FROM deliveries WHERE verdict IN ('quarantined', 'rejected') GROUP BY verdict
+""")
+RECEIVED = text("""
+SELECT floor(EXTRACT(epoch FROM now() - created_at) / :width_s)::int AS ago, count(*) AS number FROM orders
+WHERE id >= CAST(:first AS uuid) AND created_at > now() - make_interval(secs => :width_s * :buckets) GROUP BY ago
+""")
+ENDED = text("""
+SELECT floor(EXTRACT(epoch FROM now() - updated_at) / :width_s)::int AS ago, outcome, count(*) AS number FROM orders
+WHERE state = 'closed' AND updated_at > now() - make_interval(secs => :width_s * :buckets) GROUP BY ago, outcome
+""")
+HELD = text("""
+SELECT hold_reason, count(*) AS number, (array_agg(po_number ORDER BY id))[1] AS first FROM (
+  SELECT id, po_number, hold_reason FROM orders WHERE state = 'on_hold' ORDER BY id DESC LIMIT :most) AS newest
+GROUP BY hold_reason ORDER BY number DESC
+""")
+
+
+async def summary(connection: AsyncConnection) -> Row:
+    """Counts by state, the oldest order that is due, what waits for whom, deliveries in trouble."""
+    states = {row.state: row.number for row in await connection.execute(OPEN)}
+    states["closed"] = (await connection.execute(CLOSED)).scalar_one()
+    waiting: dict[str, Row] = {row.party: {**row._mapping, "claimed": 0} for row in await connection.execute(WAITING)}
+    parties = {"parties": list(waiting)}
+    for row in await connection.execute(CLAIMED, parties):
+        waiting[row.party]["claimed"] = row.claimed
+    oldest = (await connection.execute(OLDEST, parties)).mappings().first()
+    trouble = {row.verdict: row.number for row in await connection.execute(TROUBLE)}
+    return {"states": states, "oldest_due": dict(oldest) if oldest else None, "waiting": waiting, "trouble": trouble}
