@@ -37,7 +37,9 @@ MAY_IMPORT = {
     "worker": "db errors jobs outbound states steps",
     "polling": "contracts db errors intake jobs",
     "explaining": "contracts db errors intake routing settings states steps",
-    "ops": "contracts db errors explaining intake jobs routing settings states steps",
+    "actions": "contracts db errors intake jobs routing settings states",
+    "ops": "actions contracts db errors explaining intake jobs settings states steps",
+    "bulk": "actions db errors states",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
     **{f"platforms.{name}": "contracts errors fields inbound outbound states platforms.tolerant" for name in PLATFORMS},
@@ -46,7 +48,8 @@ MAY_IMPORT = {
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
     "web": "contracts db errors ops settings states",
-    "wiring": "contracts db errors intake jobs loading ops outbound platforms polling settings steps vendors worker",
+    "wiring": "bulk contracts db errors intake jobs loading ops outbound platforms polling settings steps vendors "
+    "worker",
     "processes": "db errors loading logs settings web wiring",
     "orders_cli": "db errors ops processes states wiring",
     "cli": "db errors explaining orders_cli processes sandbox sandbox.demo settings wiring",
@@ -63,7 +66,7 @@ MAY_IMPORT_FOR_TYPES = {"web": "wiring"}
 ONLY_IN = {
     "sqlalchemy": "db",
     "sqlalchemy.exc": "db intake",
-    "sqlalchemy.ext.asyncio.AsyncConnection": "db ops",
+    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk db ops",
     "sqlalchemy.orm": "",
     "alembic": "db",
     "asyncpg": "db",

@@ -96,6 +96,12 @@ def _tables_of_the_console() -> None:
             nullable=False,
             comment="what would happen to which order, as it was then",
         ),
+        sa.Column(
+            "result",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="what became of it so far, written with each part that is done",
+        ),
         sa.Column("made_at", time, nullable=False),
         sa.Column("used_at", time, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("plans_pkey")),

@@ -11,21 +11,16 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay import explaining
-from reward_relay.contracts import (
-    Platform,
-    RewardOrder,
-    Withdrawn,
-)
+from reward_relay.actions import Actions, because, changed, go, named
 from reward_relay.db import overview, parties, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
-from reward_relay.errors import Invalid, NotAllowed, NotFound, Unreadable
+from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
-from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
-from reward_relay.states import Outcome, State, Step
+from reward_relay.states import Outcome, State
 from reward_relay.steps import Parties
 
 MAX_PAGE = 200
@@ -40,7 +35,7 @@ class Ops:
         self._database = database
         self._intake = intake
         self._adapters = adapters
-        self._routes = routes
+        self.actions = Actions(intake, adapters.platforms, routes)
 
     async def orders(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
         """A page of orders, newest first, and the cursor of the next page.
@@ -69,55 +64,46 @@ class Ops:
 
     async def retry(self, key: str, actor: str, note: str) -> Row:
         """Make the next step due now, with all its attempts."""
+        return await self._act("retry", key, actor, note)
+
+    async def release(self, key: str, actor: str, note: str) -> Row:
+        """Let a held order go on from where it was; one that is not placed yet is routed again."""
+        return await self._act("release", key, actor, note)
+
+    async def _act(self, action: str, key: str, actor: str, note: str) -> Row:
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
-            if not await steering.soon(connection, str(row["id"]), actor, _because("retry", note)):
-                raise NotAllowed(f"{_named(row)} cannot be retried: {_why_not(row)}")
+            way = await self.actions.check(connection, action, row)
+            if not await go(connection, action, row, way, actor, note):
+                raise changed(row)
         return await self.order(str(row["id"]))
 
     async def hold(self, key: str, actor: str, note: str) -> Row:
         """Stop an open order until a person releases it; while a call runs, as soon as it ends."""
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
-            reason = (
-                f"held by {actor}: {note}; release lets it go on" if note else f"held by {actor}; release lets it go on"
-            )
+            await self.actions.check(connection, "hold", row)
+            reason = f"{because(f'held by {actor}', note)}; release lets it go on"
             if not await steering.hold(connection, str(row["id"]), actor, reason):
-                raise NotAllowed(f"{_named(row)} cannot be held: {_why_not(row)}")
-        return await self.order(str(row["id"]))
-
-    async def release(self, key: str, actor: str, note: str) -> Row:
-        """Let a held order go on from where it was; one that is not placed yet is routed again."""
-        async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
-            if row["state"] != State.ON_HOLD:
-                raise NotAllowed(f"{_named(row)} is not on hold: {_why_not(row)}")
-            await self._release(connection, row, actor, note)
+                raise changed(row)
         return await self.order(str(row["id"]))
 
     async def refuse(self, key: str, actor: str, note: str, message: str | None = None) -> Row:
         """End an order that is not at the vendor; the platform gets `message` for the person who redeemed it."""
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
-            if row["in_doubt"] and not row["vendor_order_id"]:
-                raise NotAllowed(
-                    f"{_named(row)} may already be at {row['vendor']}; look for {row['po_number']} there. "
-                    f"Release asks the vendor; close ends it without telling the platform"
-                )
-            if row["outcome"] and row["state"] != State.CLOSED:
-                raise NotAllowed(f"{_named(row)} has ended already: {row['outcome']}; release tells the platform that")
-            allowed = (State.RECEIVED, State.ON_HOLD)
+            way = await self.actions.check(connection, "refuse", row)
             change = Move(
                 State.SETTLED,
                 actor,
-                _because(f"refused with the message {message!r}" if message else "refused", note),
-                step=Step.CLOSE,
-                party=source_party(row["source"]),
+                because(f"refused with the message {message!r}" if message else "refused", note),
+                step=way.step,
+                party=way.party,
                 outcome=Outcome.REFUSED,
                 message=message,
             )
-            if not await steering.move(connection, str(row["id"]), allowed, change):
-                raise NotAllowed(f"{_named(row)} cannot be refused: {_why_not(row)}")
+            if not await steering.move(connection, str(row["id"]), (State.RECEIVED, State.ON_HOLD), change):
+                raise changed(row)
         return await self.order(str(row["id"]))
 
     async def close(self, key: str, actor: str, note: str, outcome: Outcome | None = None) -> Row:
@@ -128,13 +114,14 @@ class Ops:
         """
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
+            await self.actions.check(connection, "close", row)
             if outcome and row["outcome"] not in (None, outcome):
-                raise Invalid(f"{_named(row)} is {row['outcome']} already; close it without another outcome")
+                raise Invalid(f"{named(row)} is {row['outcome']} already; close it without another outcome")
             decided = None if row["outcome"] else outcome or Outcome.CANCELLED
-            reason = _because(f"closed by hand as {decided or row['outcome']}", note)
+            reason = because(f"closed by hand as {decided or row['outcome']}", note)
             change = Move(State.CLOSED, actor, reason, outcome=decided)
             if not await steering.move(connection, str(row["id"]), (State.SETTLED, State.ON_HOLD), change):
-                raise NotAllowed(f"{_named(row)} cannot be closed: {_why_not(row)}")
+                raise changed(row)
         return await self.order(str(row["id"]))
 
     async def resume(self, party: str, actor: str, note: str) -> Row:
@@ -155,7 +142,9 @@ class Ops:
             for order_id in await queries.held_for(connection, party):
                 row = await self._find(connection, order_id)
                 try:
-                    await self._release(connection, row, actor, note or f"{party} resumed")
+                    way = await self.actions.check(connection, "release", row)
+                    if not await go(connection, "release", row, way, actor, note or f"{party} resumed"):
+                        raise changed(row)
                     released.append(order_id)
                 except NotAllowed as error:
                     kept[order_id] = error.detail
@@ -169,7 +158,7 @@ class Ops:
         """
         self._check_party(party)
         async with self._database.transaction() as connection:
-            await parties.pause(connection, party, _because(f"paused by {actor}", note))
+            await parties.pause(connection, party, because(f"paused by {actor}", note))
         return {"party": party, "paused": True}
 
     async def deliveries(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
@@ -239,9 +228,6 @@ class Ops:
         if party not in self._parties() and party not in others:
             raise NotFound(f"there is no party {party!r}; there is: {', '.join(self._parties()) or 'none'}")
 
-    def _platform(self, source: str) -> Platform:
-        return self._adapters.platforms[source]
-
     async def _find(self, connection: AsyncConnection, key: str, *, lock: bool = True) -> Row:
         rows = await queries.find_orders(connection, key, lock=lock)
         if not rows:
@@ -251,83 +237,17 @@ class Ops:
             raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one: {which}")
         return rows[0]
 
-    async def _release(self, connection: AsyncConnection, row: Row, actor: str, note: str) -> None:
-        came_from = State(row["held_from"])
-        reason = _because("released", note)
-        if came_from is State.PLACED:
-            change = Move(came_from, actor, reason, step=Step.CHECK, party=vendor_party(row["vendor"]))
-        elif came_from is State.SETTLED:
-            change = Move(came_from, actor, reason, step=Step.CLOSE, party=source_party(row["source"]))
-        else:
-            change = await self._routed_again(connection, row, actor, reason)
-        if not await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change):
-            raise NotAllowed(f"{_named(row)} changed meanwhile; look again")
-
-    async def _routed_again(self, connection: AsyncConnection, row: Row, actor: str, reason: str) -> Move:
-        """The way on of an order that is not placed. In doubt, it keeps its plan: the vendor may have just that."""
-        if row["in_doubt"] and row["plan"]:
-            return Move(State.RECEIVED, actor, reason, step=Step.PLACE, party=vendor_party(row["vendor"]))
-        reward = await self._reread(connection, row)
-        routed = route_order(reward, self._routes())
-        platform = self._adapters.platforms.get(row["source"])
-        start = start_of(row["source"], routed, platform.enriches if platform else "never")
-        if start.hold_reason or routed.plan is None:
-            raise NotAllowed(f"{_named(row)} stays on hold: {start.hold_reason}")
-        return Move(
-            State.RECEIVED,
-            actor,
-            f"{reason}; route {routed.route!r}",
-            step=start.step,
-            party=start.party,
-            route=routed.route,
-            vendor=routed.plan.vendor,
-            plan=routed.plan.model_dump_json(),
-        )
-
-    async def _reread(self, connection: AsyncConnection, row: Row) -> RewardOrder:
-        """The reward with the payload's attributes for routing, and with what was found out since."""
-        stored = RewardOrder.model_validate(row["reward"])
-        delivery = await queries.find_delivery(connection, str(row["delivery_id"]))
-        if delivery is None or not delivery["body"]:
-            return stored
-        try:
-            parsed = self._intake.parse(row["source"], bytes(delivery["body"]), delivery["content_type"])
-        except Unreadable:
-            return stored
-        if isinstance(parsed, Withdrawn):
-            return stored
-        attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
-        return stored.model_copy(update={"attributes": attributes})
-
 
 def shown_order(row: Row) -> Row:
     """An order as the API shows it."""
     reward = row["reward"]
     return {
-        **{name: value for name, value in row.items() if name not in ("reward", "step")},
+        **{name: value for name, value in row.items() if name not in ("reward", "step", "interrupted")},
         "recipient": reward.get("recipient"),
         "items": reward.get("items"),
         "occurred_at": reward.get("occurred_at"),
         "next_step": row["step"],
     }
-
-
-def _named(row: Row) -> str:
-    return f"order {row['po_number']}"
-
-
-def _why_not(row: Row) -> str:
-    if row["claimed"]:
-        return "a call for it runs just now; try again in a few seconds"
-    if row["state"] == State.ON_HOLD:
-        return f"it is on hold ({row['hold_reason']}); release, refuse or close it"
-    if row["state"] == State.CLOSED:
-        return f"it is closed ({row['outcome']})"
-    return f"it is {row['state']}" + (f", outcome {row['outcome']}" if row["outcome"] else "")
-
-
-def _because(what: str, note: str) -> str:
-    return f"{what}: {note}" if note else what
 
 
 def _clean(filters: Mapping[str, Any]) -> Row:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_relay import steps
+from reward_relay.bulk import Bulk
 from reward_relay.contracts import Platform, Vendor
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
@@ -43,6 +44,7 @@ class Relay:
     parties: Parties
     intake: Intake
     ops: Ops
+    bulk: Bulk
 
     def worker(self, *, processes: int = 1) -> Worker:
         """A worker; of several processes each gets its share of every party's slots."""
@@ -102,7 +104,8 @@ def build(
         return settings.routes
 
     intake = Intake(database, platforms, routes)
-    return Relay(settings, database, outbound, parties, intake, Ops(database, intake, parties, routes))
+    ops = Ops(database, intake, parties, routes)
+    return Relay(settings, database, outbound, parties, intake, ops, Bulk(database, ops.actions))
 
 
 def _adapt(

@@ -173,7 +173,9 @@ async def test_retry_makes_a_waiting_order_due_with_all_its_attempts(
         now = await done(client, order_id, "retry", note="vendor is back")
         assert now["attempts"] == 0
         order = await ended(relay, order_id, "placed")
-    assert "retry: vendor is back" in [event["reason"] for event in order["events"]]
+    assert "retry: vendor is back; place at vendor:gcp is due now" in str(
+        [event["reason"] for event in order["events"]]
+    )
 
 
 async def test_refuse_tells_the_platform_the_message(relay: Relay, client: httpx.AsyncClient, far: Steered) -> None:

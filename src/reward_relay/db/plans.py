@@ -26,6 +26,7 @@ SELECT *, made_at + make_interval(mins => :valid_min) AS expires_at FROM plans W
 ORDER BY made_at DESC LIMIT 1
 """)
 USE = text("UPDATE plans SET used_at = now() WHERE id = CAST(:id AS uuid) AND used_at IS NULL RETURNING id")
+RESULT = text("UPDATE plans SET result = CAST(:result AS jsonb) WHERE id = CAST(:id AS uuid)")
 FORGET = text("DELETE FROM plans WHERE made_at < now() - make_interval(days => :days)")
 
 
@@ -72,6 +73,11 @@ async def use(connection: AsyncConnection, token: str, actor: str) -> Row:
     if (await connection.execute(USE, {"id": token})).first() is None:
         raise NotAllowed("this plan has been carried out already; make a new one for what is left")
     return plan
+
+
+async def note_result(connection: AsyncConnection, token: str, result: Any) -> None:
+    """Write down what became of the plan so far, in the transaction that does it."""
+    await connection.execute(RESULT, {"id": token, "result": json.dumps(result, default=str)})
 
 
 async def forget(connection: AsyncConnection) -> None:

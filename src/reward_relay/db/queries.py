@@ -3,8 +3,8 @@
 import re
 import unicodedata
 import uuid
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, and_, cast, func, select, text
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.tables import calls, deliveries, order_events, order_search, orders
+from reward_relay.states import State
 
 Row = dict[str, Any]
 HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
@@ -21,8 +22,10 @@ SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~]+")
 """As in the function `relay_words` of migration 0002."""
 MOST_WORDS = 10
 MOST_LETTERS = 200
-CLOCKS = timedelta(days=1)
+CLOCKS_MS = 86_400_000
 CLAIMED = (orders.c.claim.isnot(None) & (orders.c.claim_until >= func.now())).label("claimed")
+INTERRUPTED = orders.c.interrupt.isnot(None).label("interrupted")
+"""What was asked for during a call; with no claim left, the worker died, and the next one sees to it first."""
 
 
 def as_uuid(value: str) -> uuid.UUID | None:
@@ -39,24 +42,26 @@ async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], l
     if filters.get("before"):
         wanted.append(orders.c.id < filters["before"])
     found = await connection.execute(
-        select(*SHOWN, CLAIMED).where(and_(True, *wanted)).order_by(orders.c.id.desc()).limit(limit)
+        select(*SHOWN, CLAIMED, INTERRUPTED).where(and_(True, *wanted)).order_by(orders.c.id.desc()).limit(limit)
     )
     return [dict(row) for row in found.mappings()]
 
 
 def matching(filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """Conditions for: state, source, vendor, party, q, created_after, created_before. Each is served by an index.
+    """Conditions for: state, source, vendor, party, hold_reason, q, created_after, created_before.
 
-    An id begins with the time it was made at, by the clock of the process that made it; `created_at` is the
-    database's. A day between the two clocks is allowed for.
+    Each is served by an index. An id begins with the time it was made at, by the clock of the process that made it;
+    `created_at` is the database's. A day between the two clocks is allowed for.
     """
     wanted: list[ColumnElement[bool]] = [
-        orders.c[name] == filters[name] for name in ("state", "party") if filters.get(name)
+        orders.c[name] == filters[name] for name in ("state", "party", "hold_reason") if filters.get(name)
     ]
+    if filters.get("hold_reason"):
+        wanted.append(orders.c.state == State.ON_HOLD)
     if after := filters.get("created_after"):
-        wanted += [orders.c.created_at > after, orders.c.id >= first_id(after - CLOCKS)]
+        wanted += [orders.c.created_at > after, orders.c.id >= _first_id(after, -CLOCKS_MS)]
     if until := filters.get("created_before"):
-        wanted += [orders.c.created_at < until, orders.c.id <= first_id(until + CLOCKS)]
+        wanted += [orders.c.created_at < until, orders.c.id <= _first_id(until, CLOCKS_MS)]
     facets = [f"{name}:{filters[name]}" for name in ("source", "vendor") if filters.get(name)]
     words = terms(str(filters.get("q") or ""))
     if facets or words:
@@ -85,9 +90,9 @@ def _lexeme(word: str) -> str:
     return f"'{escaped}'"
 
 
-def first_id(time: datetime) -> uuid.UUID:
+def _first_id(time: datetime, shift_ms: int) -> uuid.UUID:
     """The least id of version 7 of a time (RFC 9562, 5.7: its first 48 bits are milliseconds)."""
-    milliseconds = max(0, min(int(time.timestamp() * 1000), (1 << 48) - 1))
+    milliseconds = max(0, min(int(time.timestamp() * 1000) + shift_ms, (1 << 48) - 1))
     return uuid.UUID(int=milliseconds << 80)
 
 
@@ -100,7 +105,7 @@ async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = Fal
     exact = as_uuid(clean)
     ours = orders.c.id == exact if exact else orders.c.po_number == clean.upper()
     for where in (ours, orders.c.external_id == clean):
-        wanted = select(*SHOWN, CLAIMED).where(where).order_by(orders.c.id)
+        wanted = select(*SHOWN, CLAIMED, INTERRUPTED).where(where).order_by(orders.c.id)
         found = await connection.execute(wanted.with_for_update() if lock else wanted)
         if rows := [dict(row) for row in found.mappings()]:
             return rows
@@ -141,6 +146,36 @@ async def find_delivery(connection: AsyncConnection, delivery_id: str, *, lock: 
     query = select(deliveries).where(deliveries.c.id == exact)
     row: RowMapping | None = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return dict(row) if row else None
+
+
+async def find_deliveries(connection: AsyncConnection, ids: Sequence[str]) -> list[Row]:
+    """What is needed to read these deliveries again."""
+    wanted = select(*(deliveries.c[name] for name in ("id", "source", "body", "content_type")))
+    found = await connection.execute(wanted.where(deliveries.c.id.in_(ids)))
+    return [dict(row) for row in found.mappings()]
+
+
+async def select_orders(
+    connection: AsyncConnection, filters: Mapping[str, Any], limit: int, after: uuid.UUID | None = None
+) -> list[Row]:
+    """Orders that match, oldest first, from the one after `after`; `waiting` wants those with a next step."""
+    wanted = matching(filters)
+    if filters.get("waiting"):
+        wanted.append(orders.c.due_at.isnot(None))
+    if after:
+        wanted.append(orders.c.id > after)
+    query = select(*SHOWN, CLAIMED, INTERRUPTED).where(and_(True, *wanted)).order_by(orders.c.id).limit(limit)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def take_orders(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Row]:
+    """These orders by id, kept as they are until the transaction ends; without those that somebody else holds so.
+
+    It never waits for a row, so that no two that take many can wait for each other.
+    """
+    query = select(*SHOWN, CLAIMED, INTERRUPTED).where(orders.c.id.in_(ids))
+    found = await connection.execute(query.with_for_update(skip_locked=True, of=orders))
+    return {str(row["id"]): dict(row) for row in found.mappings()}
 
 
 async def held_for(connection: AsyncConnection, party: str) -> list[str]:

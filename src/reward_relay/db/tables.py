@@ -179,6 +179,7 @@ plans = Table(
     Column("actor", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("content", JSONB, nullable=False, comment="what would happen to which order, as it was then"),
+    Column("result", JSONB, comment="what became of it so far, written with each part that is done"),
     _time("made_at", nullable=False),
     _time("used_at"),
 )

@@ -1,0 +1,230 @@
+"""What a person may do to an order: whether it is allowed, what it would do, and the doing of it.
+
+Single actions, the list of what is allowed now and bulk plans all ask here, so that they cannot disagree.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from reward_relay.contracts import Platform, RewardOrder, Withdrawn
+from reward_relay.db import queries, steering
+from reward_relay.db.queries import Row
+from reward_relay.db.steering import Move
+from reward_relay.errors import NotAllowed, Unreadable
+from reward_relay.intake import Intake
+from reward_relay.jobs import source_party, vendor_party
+from reward_relay.routing import route_order, start_of
+from reward_relay.settings import Route
+from reward_relay.states import Outcome, State, Step
+
+ACTIONS = ("retry", "hold", "release", "refuse", "close")
+DONE = {"retry": "retried", "hold": "held", "release": "released", "refuse": "refused", "close": "closed"}
+BUSY = "a call for it runs just now; try again in a few seconds"
+STORED = "this version cannot read the stored order; upgrade to the one that wrote it, then release"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where an action takes an order. `does` is the sentence for who asks first, and then for the order's event."""
+
+    does: str
+    to: str
+    step: str | None = None
+    party: str | None = None
+    route: str | None = None
+    vendor: str | None = None
+    plan: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why an action is not allowed, as a sentence."""
+
+    why: str
+
+
+class Actions:
+    """Knows the way of every action; `routes` is asked anew each time."""
+
+    def __init__(
+        self, intake: Intake, platforms: Mapping[str, Platform], routes: Callable[[], Sequence[Route]]
+    ) -> None:
+        self._intake = intake
+        self._platforms = platforms
+        self._routes = routes
+
+    async def forecast(self, connection: AsyncConnection, action: str, rows: Sequence[Row]) -> list[Way | Refused]:
+        """What the action would do to each of these orders as they are now, or why it is not allowed."""
+        found: list[Way | Refused] = []
+        bodies = await self._bodies(connection, action, rows)
+        for row in rows:
+            if obstacle := _obstacle(action, row):
+                found.append(Refused(f"{named(row)} {obstacle}"))
+            elif action == "release":
+                found.append(self._way_on(row, bodies.get(str(row["delivery_id"]))))
+            else:
+                found.append(_way(action, row))
+        return found
+
+    async def check(self, connection: AsyncConnection, action: str, row: Row) -> Way:
+        """The way of one order.
+
+        Raises:
+            NotAllowed: with the reason.
+        """
+        (found,) = await self.forecast(connection, action, [row])
+        if isinstance(found, Refused):
+            raise NotAllowed(found.why)
+        return found
+
+    async def allowed(self, connection: AsyncConnection, row: Row) -> list[Row]:
+        """Every action on an order: whether it is allowed now, and what it would do or why it is not."""
+        told: list[Row] = []
+        for action in ACTIONS:
+            (way,) = await self.forecast(connection, action, [row])
+            does, why = (None, way.why) if isinstance(way, Refused) else (way.does, None)
+            told.append({"action": action, "allowed": why is None, "does": does, "why_not": why})
+        return told
+
+    async def _bodies(self, connection: AsyncConnection, action: str, rows: Sequence[Row]) -> dict[str, Row]:
+        """The deliveries of the orders that a release routes again."""
+        wanted = [str(row["delivery_id"]) for row in rows if _routes_again(row)] if action == "release" else []
+        found = await queries.find_deliveries(connection, wanted) if wanted else []
+        return {str(each["id"]): each for each in found}
+
+    def _way_on(self, row: Row, delivery: Row | None) -> Way | Refused:
+        """Where a held order goes on: from where it was; where it is not placed yet, by today's routes."""
+        came_from = State(row["held_from"])
+        if came_from is State.PLACED:
+            return _goes_on(came_from, Step.CHECK, vendor_party(row["vendor"]))
+        if came_from is State.SETTLED:
+            return _goes_on(came_from, Step.CLOSE, source_party(row["source"]))
+        if not _routes_again(row):
+            kept = "with the plan it had, for it may be there already"
+            return _goes_on(came_from, Step.PLACE, vendor_party(row["vendor"]), kept)
+        try:
+            routed = route_order(self._reward(row, delivery), list(self._routes()))
+        except ValidationError:
+            return Refused(f"{named(row)} stays on hold: {STORED}")
+        platform = self._platforms.get(row["source"])
+        start = start_of(row["source"], routed, platform.enriches if platform else "never")
+        if start.hold_reason or routed.plan is None or start.step is None or start.party is None:
+            return Refused(f"{named(row)} stays on hold: {start.hold_reason}")
+        way = _goes_on(came_from, start.step, start.party, f"by route {routed.route!r}")
+        return Way(
+            f"{way.does} for {routed.plan.vendor}" if start.step is Step.ENRICH else way.does,
+            way.to,
+            way.step,
+            way.party,
+            routed.route,
+            routed.plan.vendor,
+            routed.plan.model_dump_json(),
+        )
+
+    def _reward(self, row: Row, delivery: Row | None) -> RewardOrder:
+        """The reward with the payload's attributes for routing, and with what was found out since."""
+        stored = RewardOrder.model_validate(row["reward"])
+        if delivery is None or not delivery["body"]:
+            return stored
+        try:
+            parsed = self._intake.parse(row["source"], bytes(delivery["body"]), delivery["content_type"])
+        except Unreadable:
+            return stored
+        if isinstance(parsed, Withdrawn):
+            return stored
+        attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
+        return stored.model_copy(update={"attributes": attributes})
+
+
+async def go(connection: AsyncConnection, action: str, row: Row, way: Way, actor: str, note: str) -> bool:
+    """Retry or release an order in exactly this way; False where it is no longer as `row` says."""
+    reason = f"{because('retry' if action == 'retry' else 'released', note)}; {way.does}"
+    if action == "retry":
+        return await steering.soon(connection, str(row["id"]), actor, reason)
+    change = Move(
+        State(way.to),
+        actor,
+        reason,
+        step=way.step,
+        party=way.party,
+        route=way.route,
+        vendor=way.vendor,
+        plan=way.plan,
+    )
+    return await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change)
+
+
+def named(row: Row) -> str:
+    """An order as messages call it."""
+    return f"order {row['po_number']}"
+
+
+def because(what: str, note: str) -> str:
+    """What was done, and the note where there is one."""
+    return f"{what}: {note}" if note else what
+
+
+def changed(row: Row) -> NotAllowed:
+    """For an order that somebody else changed between our look and our change."""
+    return NotAllowed(f"{named(row)} changed meanwhile; look again")
+
+
+def _routes_again(row: Row) -> bool:
+    """A held order that is not placed is routed again, but keeps its plan in doubt: the vendor may have just that."""
+    return row["held_from"] == State.RECEIVED and not (row["in_doubt"] and row["plan"])
+
+
+def _goes_on(to: State, step: Step, party: str, how: str = "") -> Way:
+    return Way(" ".join(f"goes on as {to}: {step} at {party} {how}".split()), to, step, party)
+
+
+def _way(action: str, row: Row) -> Way:
+    """The way of every other action than release."""
+    if action == "retry":
+        does = f"{row['step']} at {row['party']} is due now, with all its attempts"
+        return Way(does, row["state"], row["step"], row["party"])
+    if action == "hold":
+        when = "as soon as the present call has ended" if row["claimed"] else "now"
+        return Way(f"stops {when}, until it is released", State.ON_HOLD)
+    if action == "refuse":
+        return Way(f"ends as refused; {row['source']} is told", State.SETTLED, Step.CLOSE, source_party(row["source"]))
+    ended = row["outcome"] or f"{Outcome.CANCELLED}, or as you say"
+    return Way(f"ends as {ended}; {row['source']} is not told", State.CLOSED)
+
+
+def _obstacle(action: str, row: Row) -> str | None:
+    """What stands against an action, None where nothing does (but for the routes of a release)."""
+    state, cannot = row["state"], f"cannot be {DONE[action]}"
+    if row["claimed"] and action != "hold":
+        return f"{cannot}: {BUSY}"
+    if row["interrupted"] and not row["claimed"]:
+        return f"{cannot}: what was asked for during its last call is being done; try again in a few seconds"
+    if action == "retry":
+        return None if row["step"] else f"{cannot}: {_stands(row)}"
+    if action == "hold":
+        return None if state not in (State.ON_HOLD, State.CLOSED) else f"{cannot}: {_stands(row)}"
+    if action == "release":
+        return None if state == State.ON_HOLD else f"is not on hold: {_stands(row)}"
+    if action == "close":
+        return None if state in (State.SETTLED, State.ON_HOLD) else f"{cannot}: {_stands(row)}"
+    if state not in (State.RECEIVED, State.ON_HOLD):
+        return f"{cannot}: {_stands(row)}"
+    if row["outcome"]:
+        return f"has ended already: {row['outcome']}; release tells the platform that"
+    if row["in_doubt"] and not row["vendor_order_id"]:
+        return (
+            f"may already be at {row['vendor']}; look for {row['po_number']} there. "
+            f"Release asks the vendor; close ends it without telling the platform"
+        )
+    return None
+
+
+def _stands(row: Row) -> str:
+    if row["state"] == State.ON_HOLD:
+        return f"it is on hold ({row['hold_reason']}); release, refuse or close it"
+    if row["state"] == State.CLOSED:
+        return f"it is closed ({row['outcome']})"
+    return f"it is {row['state']}" + (f", outcome {row['outcome']}" if row["outcome"] else "")
