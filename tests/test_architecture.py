@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "actions": "contracts db errors intake jobs routing settings states",
     "ops": "actions contracts db errors explaining intake jobs settings states steps",
     "bulk": "actions db errors states",
+    "glance": "db ops states",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
     **{f"platforms.{name}": "contracts errors fields inbound outbound states platforms.tolerant" for name in PLATFORMS},
@@ -47,8 +48,9 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "contracts db errors ops settings states",
-    "wiring": "bulk contracts db errors intake jobs loading ops outbound platforms polling settings steps vendors "
+    "web": "contracts db errors ops settings states web.console",
+    "web.console": "contracts errors settings states web",
+    "wiring": "bulk contracts db errors glance intake jobs loading ops outbound platforms polling settings steps vendors "
     "worker",
     "processes": "db errors loading logs settings web wiring",
     "orders_cli": "db errors ops processes states wiring",
@@ -78,6 +80,9 @@ ONLY_IN = {
     "fastapi": "sandbox web",
     "starlette": "sandbox web",
     "prometheus_client": "web",
+    "jinja2": "web.console",
+    "markupsafe": "web.console",
+    "itsdangerous": "web.console",
     "uvicorn": "processes",
     "dotenv": "loading",
     "typer": "cli orders_cli",

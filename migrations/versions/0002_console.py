@@ -14,31 +14,28 @@ TROUBLE = "verdict <> 'accepted'"
 
 PLAIN = r"""
 CREATE FUNCTION relay_plain(given text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT lower(regexp_replace(normalize(given, NFKD), '[\u0300-\u036f]', '', 'g'))
+  SELECT left(lower(CASE WHEN octet_length(given) = length(given) THEN given
+    ELSE regexp_replace(normalize(given, NFKD), '[\u0300-\u036f]', '', 'g') END), 400)
 $$
 """
 WORDS = r"""
-CREATE FUNCTION relay_words(VARIADIC given text[]) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT array_to_tsvector(ARRAY(
-    SELECT DISTINCT left(word, 200) FROM (
-      SELECT plain AS word FROM (SELECT relay_plain(each) AS plain FROM unnest(given) AS each) AS wholes
-      UNION ALL
-      SELECT part FROM unnest(given) AS each,
-        LATERAL regexp_split_to_table(relay_plain(left(each, 400)), '[\s!-/:-@\[-`{-~]+') AS part
-    ) AS found WHERE word <> '' LIMIT 100))
+CREATE FUNCTION relay_words(given text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT array_to_tsvector(array_remove(string_to_array(
+    translate(given, E'!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r\v\f', repeat(' ', 37)), ' '), ''))
 $$
 """
-TRIGGER_FUNCTION = """
+FOUND_BY = """relay_words(concat_ws(' ', relay_plain({row}po_number), relay_plain({row}external_id),
+    relay_plain({row}vendor_order_id), relay_plain({row}reward #>> '{{recipient,name}}'),
+    relay_plain({row}reward #>> '{{recipient,email}}')))
+  || array_to_tsvector(ARRAY['source:' || {row}source, 'vendor:' || COALESCE({row}vendor, '')])"""
+TRIGGER_FUNCTION = f"""
 CREATE FUNCTION relay_search() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO order_search (order_id, words) VALUES (NEW.id,
-    relay_words(NEW.po_number, NEW.external_id, NEW.vendor_order_id,
-      NEW.reward #>> '{recipient,name}', NEW.reward #>> '{recipient,email}')
-    || array_to_tsvector(ARRAY[NEW.id::text, 'source:' || NEW.source, 'vendor:' || COALESCE(NEW.vendor, '')]))
+  INSERT INTO order_search (order_id, words) VALUES (NEW.id, {FOUND_BY.format(row="NEW.")})
   ON CONFLICT (order_id) DO UPDATE SET words = EXCLUDED.words;
   RETURN NULL;
 END $$
-"""
+"""  # noqa: S608 - a constant of this module
 NEW_ORDER = "CREATE TRIGGER orders_search_new AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION relay_search()"
 CHANGED_ORDER = """
 CREATE TRIGGER orders_search_changed AFTER UPDATE OF reward, vendor, vendor_order_id ON orders FOR EACH ROW
@@ -46,13 +43,7 @@ WHEN ((OLD.vendor, OLD.vendor_order_id) IS DISTINCT FROM (NEW.vendor, NEW.vendor
   OR OLD.reward IS DISTINCT FROM NEW.reward)
 EXECUTE FUNCTION relay_search()
 """
-FILL = """
-INSERT INTO order_search (order_id, words)
-SELECT id, relay_words(po_number, external_id, vendor_order_id,
-    reward #>> '{recipient,name}', reward #>> '{recipient,email}')
-  || array_to_tsvector(ARRAY[id::text, 'source:' || source, 'vendor:' || COALESCE(vendor, '')])
-FROM orders
-"""
+FILL = f"INSERT INTO order_search (order_id, words) SELECT id, {FOUND_BY.format(row='')} FROM orders"  # noqa: S608
 
 
 def _trouble(where: str) -> None:
@@ -141,7 +132,7 @@ def downgrade() -> None:
     """Undo it."""
     op.execute("DROP TRIGGER orders_search_changed ON orders")
     op.execute("DROP TRIGGER orders_search_new ON orders")
-    for name in ("relay_search()", "relay_words(text[])", "relay_plain(text)"):
+    for name in ("relay_search()", "relay_words(text)", "relay_plain(text)"):
         op.execute(f"DROP FUNCTION {name}")
     for table in ("alerts", "processes", "plans", "order_search"):
         op.drop_table(table)

@@ -15,6 +15,7 @@ from reward_relay.actions import Actions, because, changed, go, named
 from reward_relay.db import overview, parties, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
+from reward_relay.db.search import as_uuid
 from reward_relay.db.steering import Move
 from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.intake import Intake
@@ -264,6 +265,6 @@ def _page(limit: int) -> int:
 def _cursor(cursor: str | None) -> Any:
     if cursor is None:
         return None
-    if (found := queries.as_uuid(cursor)) is None:
+    if (found := as_uuid(cursor)) is None:
         raise Invalid(f"{cursor!r} is not a cursor of ours; take next_cursor of the page before")
     return found

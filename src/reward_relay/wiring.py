@@ -10,6 +10,7 @@ from reward_relay.bulk import Bulk
 from reward_relay.contracts import Platform, Vendor
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
+from reward_relay.glance import Glance
 from reward_relay.intake import Intake
 from reward_relay.jobs import Job, Result, source_party, vendor_party
 from reward_relay.loading import load
@@ -17,7 +18,7 @@ from reward_relay.ops import Ops
 from reward_relay.outbound import Outbound, TransportFactory
 from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
-from reward_relay.settings import Settings
+from reward_relay.settings import Route, Settings
 from reward_relay.steps import Parties
 from reward_relay.vendors import VENDORS
 from reward_relay.worker import Timing, Worker
@@ -45,6 +46,8 @@ class Relay:
     intake: Intake
     ops: Ops
     bulk: Bulk
+    glance: Glance
+    routes: Callable[[], list[Route]]
 
     def worker(self, *, processes: int = 1) -> Worker:
         """A worker; of several processes each gets its share of every party's slots."""
@@ -100,12 +103,13 @@ def build(
     checks = settings.pending_days * steps.CHECKS_A_DAY
     parties = Parties(platforms, vendors, settings.callback_base, settings.first_check_s, checks)
 
-    def routes() -> list[Any]:
+    def routes() -> list[Route]:
         return settings.routes
 
     intake = Intake(database, platforms, routes)
     ops = Ops(database, intake, parties, routes)
-    return Relay(settings, database, outbound, parties, intake, ops, Bulk(database, ops.actions))
+    bulk, glance = Bulk(database, ops.actions), Glance(database, ops)
+    return Relay(settings, database, outbound, parties, intake, ops, bulk, glance, routes)
 
 
 def _adapt(

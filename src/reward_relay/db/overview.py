@@ -1,9 +1,12 @@
 """The whole at a glance: counts, what waits for whom, what flowed lately."""
 
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.db.queries import Row
+from reward_relay.db.queries import CLOCKS_MS, Row, first_id
 
 OPEN = text("SELECT state, count(*) AS number FROM orders WHERE state <> 'closed' GROUP BY state")
 CLOSED = text("SELECT count(*) AS number FROM orders WHERE state = 'closed'")
@@ -52,3 +55,22 @@ async def summary(connection: AsyncConnection) -> Row:
     oldest = (await connection.execute(OLDEST, parties)).mappings().first()
     trouble = {row.verdict: row.number for row in await connection.execute(TROUBLE)}
     return {"states": states, "oldest_due": dict(oldest) if oldest else None, "waiting": waiting, "trouble": trouble}
+
+
+async def flow(connection: AsyncConnection, width_s: int, buckets: int) -> tuple[Counter[int], dict[str, Counter[int]]]:
+    """How many orders came, and ended by outcome, in each of the last `buckets` times of `width_s` seconds.
+
+    Keys count back from now: 0 is the present bucket.
+    """
+    since = datetime.now(UTC) - timedelta(seconds=width_s * buckets)
+    values = {"width_s": width_s, "buckets": buckets, "first": str(first_id(since, -CLOCKS_MS))}
+    came = Counter({row.ago: row.number for row in await connection.execute(RECEIVED, values)})
+    ended: dict[str, Counter[int]] = {}
+    for row in await connection.execute(ENDED, {"width_s": width_s, "buckets": buckets}):
+        ended.setdefault(row.outcome, Counter())[row.ago] = row.number
+    return came, ended
+
+
+async def held(connection: AsyncConnection, most: int = 2000) -> list[Row]:
+    """Why orders are on hold: each reason with its number and one order; of the newest `most` of them."""
+    return [dict(row) for row in (await connection.execute(HELD, {"most": most})).mappings()]

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.db.queries import Row, as_uuid
+from reward_relay.db.queries import Row
+from reward_relay.db.search import as_uuid
 from reward_relay.errors import NotAllowed, NotFound
 
 VALID_MIN = 30

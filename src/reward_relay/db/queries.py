@@ -1,44 +1,30 @@
 """What people ask: lists, one order with its whole history, deliveries."""
 
-import re
-import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, cast, func, select, text
-from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy import ColumnElement, RowMapping, and_, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.db.tables import calls, deliveries, order_events, order_search, orders
+from reward_relay.db import search
+from reward_relay.db.search import as_uuid
+from reward_relay.db.tables import calls, deliveries, order_events, orders
 from reward_relay.states import State
 
 Row = dict[str, Any]
 HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
 SHOWN = [column for column in orders.c if column.name not in HIDDEN]
-COMBINING = re.compile("[\u0300-\u036f]")
-SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~]+")
-"""As in the function `relay_words` of migration 0002."""
-MOST_WORDS = 10
-MOST_LETTERS = 200
 CLOCKS_MS = 86_400_000
 CLAIMED = (orders.c.claim.isnot(None) & (orders.c.claim_until >= func.now())).label("claimed")
 INTERRUPTED = orders.c.interrupt.isnot(None).label("interrupted")
 """What was asked for during a call; with no claim left, the worker died, and the next one sees to it first."""
 
 
-def as_uuid(value: str) -> uuid.UUID | None:
-    """The UUID, None where the text is none."""
-    try:
-        return uuid.UUID(value)
-    except ValueError:
-        return None
-
-
 async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Orders, newest first. Filters: those of `matching`, and `before` (an order id: the cursor)."""
-    wanted = matching(filters)
+    wanted = await matching(connection, filters)
     if filters.get("before"):
         wanted.append(orders.c.id < filters["before"])
     found = await connection.execute(
@@ -47,7 +33,7 @@ async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], l
     return [dict(row) for row in found.mappings()]
 
 
-def matching(filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+async def matching(connection: AsyncConnection, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
     """Conditions for: state, source, vendor, party, hold_reason, q, created_after, created_before.
 
     Each is served by an index. An id begins with the time it was made at, by the clock of the process that made it;
@@ -59,38 +45,14 @@ def matching(filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
     if filters.get("hold_reason"):
         wanted.append(orders.c.state == State.ON_HOLD)
     if after := filters.get("created_after"):
-        wanted += [orders.c.created_at > after, orders.c.id >= _first_id(after, -CLOCKS_MS)]
+        wanted += [orders.c.created_at > after, orders.c.id >= first_id(after, -CLOCKS_MS)]
     if until := filters.get("created_before"):
-        wanted += [orders.c.created_at < until, orders.c.id <= _first_id(until, CLOCKS_MS)]
+        wanted += [orders.c.created_at < until, orders.c.id <= first_id(until, CLOCKS_MS)]
     facets = [f"{name}:{filters[name]}" for name in ("source", "vendor") if filters.get(name)]
-    words = terms(str(filters.get("q") or ""))
-    if facets or words:
-        query = " & ".join([*(_lexeme(each) for each in facets), *words])
-        wanted += [orders.c.id == order_search.c.order_id, order_search.c.words.op("@@")(cast(query, TSQUERY))]
-    return wanted
+    return wanted + await search.having(connection, facets, str(filters.get("q") or ""))
 
 
-def terms(text_: str) -> list[str]:
-    """What a person types, as parts of a tsquery: each word must begin one of the order's words, accents or not.
-
-    `o'hara@ex` finds the address that begins so, and whoever has words that begin with o, hara and ex.
-    """
-    plain = COMBINING.sub("", unicodedata.normalize("NFKD", text_)).lower()
-    found: list[str] = []
-    for word in plain.split()[:MOST_WORDS]:
-        parts = [part for part in SEPARATORS.split(word[:MOST_LETTERS]) if part]
-        split = " & ".join(f"{_lexeme(part)}:*" for part in parts)
-        whole = f"{_lexeme(word[:MOST_LETTERS])}:*"
-        found.append(f"({whole} | ({split}))" if parts and parts != [word] else whole)
-    return found
-
-
-def _lexeme(word: str) -> str:
-    escaped = word.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
-
-
-def _first_id(time: datetime, shift_ms: int) -> uuid.UUID:
+def first_id(time: datetime, shift_ms: int) -> uuid.UUID:
     """The least id of version 7 of a time (RFC 9562, 5.7: its first 48 bits are milliseconds)."""
     milliseconds = max(0, min(int(time.timestamp() * 1000) + shift_ms, (1 << 48) - 1))
     return uuid.UUID(int=milliseconds << 80)
@@ -104,8 +66,8 @@ async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = Fal
     clean = key.replace("\x00", "")
     exact = as_uuid(clean)
     ours = orders.c.id == exact if exact else orders.c.po_number == clean.upper()
-    for where in (ours, orders.c.external_id == clean):
-        wanted = select(*SHOWN, CLAIMED, INTERRUPTED).where(where).order_by(orders.c.id)
+    for where in ([ours], [orders.c.external_id == clean, *await search.having(connection, [], clean)]):
+        wanted = select(*SHOWN, CLAIMED, INTERRUPTED).where(*where).order_by(orders.c.id)
         found = await connection.execute(wanted.with_for_update() if lock else wanted)
         if rows := [dict(row) for row in found.mappings()]:
             return rows
@@ -159,7 +121,7 @@ async def select_orders(
     connection: AsyncConnection, filters: Mapping[str, Any], limit: int, after: uuid.UUID | None = None
 ) -> list[Row]:
     """Orders that match, oldest first, from the one after `after`; `waiting` wants those with a next step."""
-    wanted = matching(filters)
+    wanted = await matching(connection, filters)
     if filters.get("waiting"):
         wanted.append(orders.c.due_at.isnot(None))
     if after:

@@ -1,7 +1,7 @@
 """Liveness, readiness and metrics: open to whoever can reach the port, and without a word about any order."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from reward_relay.db import migrate
 from reward_relay.errors import DatabaseUnavailable
@@ -34,9 +34,3 @@ async def metrics(request: Request) -> Response:
     """Prometheus text."""
     summary = await request.app.state.relay.ops.summary()
     return Response(exposition(summary), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    """The API's documentation, until there is a console."""
-    return RedirectResponse("/docs")

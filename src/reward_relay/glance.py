@@ -1,0 +1,103 @@
+"""What a tired person should see first: what needs them, what waits and for whom, what flowed lately."""
+
+import re
+from typing import Any
+
+from reward_relay.db import overview
+from reward_relay.db.engine import Database
+from reward_relay.db.queries import Row
+from reward_relay.ops import Ops
+from reward_relay.states import Outcome
+
+HOUR, DAY = (300, 12), (3600, 24)
+"""Charts: seconds of a bar, number of bars."""
+PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\([^)]*\)|\S*\d\S*")
+MOST_NEEDS = 8
+LATE_S = 60.0
+
+
+class Glance:
+    """The overview over one database."""
+
+    def __init__(self, database: Database, ops: Ops) -> None:
+        self._database = database
+        self._ops = ops
+
+    async def look(self) -> Row:
+        """The summary, `needs` (most urgent first), and `flow` of the last hour and day."""
+        found = await self._ops.summary()
+        async with self._database.transaction() as connection:
+            reasons = await overview.held(connection) if found["states"]["on_hold"] else []
+            flows = [(name, *shape, *await overview.flow(connection, *shape)) for name, shape in CHARTS.items()]
+        found["needs"] = [*_of_parties(found), *_of_orders(found, reasons), *_of_the_rest(found)]
+        found["flow"] = {
+            name: {"width_s": width_s, "buckets": _buckets(number, came, ended)}
+            for name, width_s, number, came, ended in flows
+        }
+        return found
+
+
+CHARTS = {"hour": HOUR, "day": DAY}
+
+
+def _buckets(number: int, came: Any, ended: Any) -> list[Row]:
+    """Oldest first; `ago` counts back from the present one."""
+    return [
+        {"ago": ago, "came": came[ago], **{str(each): ended.get(each, {}).get(ago, 0) for each in Outcome}}
+        for ago in range(number - 1, -1, -1)
+    ]
+
+
+def _need(urgency: str, text: str, page: str, **query: str) -> Row:
+    return {"urgency": urgency, "text": text, "page": page, "query": query}
+
+
+def _of_parties(found: Row) -> list[Row]:
+    needs = []
+    for each in found["parties"]:
+        name, waiting = each["party"], _counted(each["waiting"], "order")
+        if each["paused"]:
+            text = f"{name} is paused, {waiting} for it: {each['why'] or 'no reason given'}"
+            needs.append(_need("critical", text, "parties"))
+        elif each["breaker"] == "open":
+            needs.append(_need("warning", f"{name} fails, {waiting} for it: {each['why']}", "parties"))
+    return needs
+
+
+def _of_orders(found: Row, reasons: list[Row]) -> list[Row]:
+    """Held orders by kind of reason: what differs from order to order (ids, names, figures) does not part them."""
+    kinds: dict[str, list[Row]] = {}
+    for each in reasons:
+        kinds.setdefault(PARTICULARS.sub("…", each["hold_reason"]), []).append(each)
+    ranked = sorted(kinds.values(), key=lambda group: -sum(each["number"] for each in group))
+    needs = []
+    for group in ranked[:MOST_NEEDS]:
+        number = sum(each["number"] for each in group)
+        text = f"{_counted(number, 'order')} on hold: {group[0]['hold_reason']}"
+        query = {"state": "on_hold"} if number > 1 else {"q": group[0]["first"]}
+        needs.append(_need("warning", text, "orders", **query))
+    if len(ranked) > MOST_NEEDS:
+        needs.append(_need("warning", f"and {len(ranked) - MOST_NEEDS} more reasons", "orders", state="on_hold"))
+    late = found["oldest_due"]
+    if late and late["late_s"] > LATE_S:
+        text = (
+            f"order {late['po_number']} is due for {late['party']}, {late['late_s'] / 60:.0f} min late: is a worker up?"
+        )
+        needs.append(_need("critical", text, "orders", q=late["po_number"]))
+    return needs
+
+
+def _of_the_rest(found: Row) -> list[Row]:
+    needs = []
+    trouble = found["trouble"]
+    if number := trouble.get("quarantined"):
+        text = f"{_counted(number, 'delivery', 'deliveries')} not understood (quarantined)"
+        needs.append(_need("warning", text, "deliveries", verdict="quarantined"))
+    if number := trouble.get("rejected"):
+        text = f"{_counted(number, 'delivery', 'deliveries')} rejected: wrong secret or signature"
+        needs.append(_need("note", text, "deliveries", verdict="rejected"))
+    return needs
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

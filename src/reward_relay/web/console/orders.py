@@ -1,0 +1,129 @@
+"""The list of orders, one order with its timeline and the buttons that are allowed now, and work on many at once."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from reward_relay.errors import Invalid, NotAllowed, NotFound
+from reward_relay.states import Outcome, State
+from reward_relay.web.console.session import Actor, Reader, Session
+from reward_relay.web.console.views import link, page
+
+router = APIRouter()
+FILTERS = ("q", "state", "source", "vendor", "party", "created_after", "created_before", "hold_reason")
+BULK = ("retry", "release")
+ROWS = 50
+Note = Annotated[str, Form(max_length=1000)]
+
+
+def filters_of(given: Any) -> dict[str, Any]:
+    """The filters that say something; times as times.
+
+    Raises:
+        Invalid: a time that is none.
+    """
+    found: dict[str, Any] = {name: str(given[name]).strip() for name in FILTERS if given.get(name)}
+    for name in ("created_after", "created_before"):
+        if name in found:
+            try:
+                time = datetime.fromisoformat(found[name])
+            except ValueError:
+                raise Invalid(f"{name} is {found[name]!r}; write it as 2026-01-31 or 2026-01-31T09:30") from None
+            found[name] = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return found
+
+
+@router.get("/orders")
+async def listed(request: Request, session: Reader, cursor: str | None = None, part: str = "") -> Response:
+    """A page of orders; the filters are the address's."""
+    relay = request.app.state.relay
+    filters = filters_of(request.query_params)
+    found = await relay.ops.orders(filters, ROWS, cursor or None)
+    shown = {name: request.query_params.get(name, "") for name in FILTERS}
+    context = {
+        "found": found,
+        "filters": shown,
+        "cursor": cursor,
+        "states": list(State),
+        "sources": list(relay.settings.sources),
+        "vendors": list(relay.settings.vendors),
+        "here": link("/orders", shown),
+        "next": link("/orders", {**shown, "cursor": found["next_cursor"]}),
+        "live": link("/orders", {**shown, "part": "list"}),
+    }
+    return page(request, "orders_list.html" if part else "orders.html", session, **context)
+
+
+@router.get("/orders/{key}")
+async def one(request: Request, session: Reader, key: str, seen: str = "") -> Response:
+    """One order. With `seen` only what has changed since: nothing (204), or the whole order anew."""
+    order = await request.app.state.relay.ops.order(key)
+    if seen:
+        if seen == _mark(order):
+            return Response(status_code=204)
+        return _order(request, session, order, template="order_live.html")
+    return _order(request, session, order)
+
+
+@router.post("/orders/{key}/{action}")
+async def act(
+    request: Request,
+    session: Actor,
+    key: str,
+    action: str,
+    note: Note = "",
+    message: Note = "",
+    outcome: Annotated[str, Form()] = "",
+) -> Response:
+    """Do something to one order, and show it; where it is not allowed, say why on the order's page."""
+    ops = request.app.state.relay.ops
+    calls = {
+        "retry": lambda: ops.retry(key, session.name, note),
+        "hold": lambda: ops.hold(key, session.name, note),
+        "release": lambda: ops.release(key, session.name, note),
+        "refuse": lambda: ops.refuse(key, session.name, note, message or None),
+        "close": lambda: ops.close(key, session.name, note, Outcome(outcome) if outcome in list(Outcome) else None),
+    }
+    if action not in calls:
+        raise NotFound(f"there is no action {action!r}")
+    try:
+        order = await calls[action]()
+    except (NotAllowed, Invalid) as error:
+        return _order(request, session, await ops.order(key), status=error.status, error=error.detail)
+    return RedirectResponse(f"/orders/{order['id']}", 303)
+
+
+@router.post("/bulk/plan")
+async def plan(request: Request, session: Actor) -> Response:
+    """What a bulk action would do; nothing is done yet."""
+    form = await request.form()
+    action = str(form.get("action", ""))
+    if action not in BULK:
+        raise Invalid(f"{action!r} is not one of {', '.join(BULK)}")
+    note = str(form.get("note", ""))[:1000]
+    made = await request.app.state.relay.bulk.plan(action, filters_of(form), session.name, note)
+    back = link("/orders", {name: form.get(name) for name in FILTERS})
+    return page(request, "bulk_plan.html", session, plan=made, back=back, note=note)
+
+
+@router.post("/bulk/act")
+async def carry_out(request: Request, session: Actor, token: Annotated[str, Form()] = "") -> Response:
+    """Do what the plan says."""
+    done = await request.app.state.relay.bulk.act(token, session.name)
+    return page(request, "bulk_done.html", session, done=done)
+
+
+def _mark(order: Any) -> str:
+    """Changes whenever there is something new to see."""
+    last = order["calls"][-1] if order["calls"] else {}
+    return f"{order['state']}.{len(order['timeline'])}.{order['claimed']}.{last.get('finished_at')}.{order['due_at']}"
+
+
+def _order(
+    request: Request, session: Session, order: Any, status: int = 200, template: str = "order.html", **more: Any
+) -> Response:
+    settings = request.app.state.relay.settings
+    context = {"order": order, "mark": _mark(order), "outcomes": list(Outcome), "days": settings.retention_days}
+    return page(request, template, session, status, **context, **more)
