@@ -41,6 +41,8 @@ MAY_IMPORT = {
     "ops": "actions contracts db errors explaining intake jobs settings states steps",
     "bulk": "actions db errors states",
     "glance": "db ops states",
+    "conditions": "db logs settings",
+    "alerting": "conditions contracts db errors outbound settings",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
     **{f"platforms.{name}": "contracts errors fields inbound outbound states platforms.tolerant" for name in PLATFORMS},
@@ -50,11 +52,12 @@ MAY_IMPORT = {
     # The edge.
     "web": "contracts db errors ops settings states web.console",
     "web.console": "contracts errors settings states web",
-    "wiring": "bulk contracts db errors glance intake jobs loading ops outbound platforms polling settings steps vendors "
-    "worker",
+    "wiring": "alerting bulk conditions contracts db errors glance intake jobs loading ops outbound platforms polling "
+    "settings steps vendors worker",
     "processes": "db errors loading logs settings web wiring",
     "orders_cli": "db errors ops processes states wiring",
-    "cli": "db errors explaining orders_cli processes sandbox sandbox.demo settings wiring",
+    "alerts_cli": "errors orders_cli wiring",
+    "cli": "alerts_cli db errors explaining orders_cli processes sandbox sandbox.demo settings wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -68,7 +71,7 @@ MAY_IMPORT_FOR_TYPES = {"web": "wiring"}
 ONLY_IN = {
     "sqlalchemy": "db",
     "sqlalchemy.exc": "db intake",
-    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk db ops",
+    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk conditions db ops",
     "sqlalchemy.orm": "",
     "alembic": "db",
     "asyncpg": "db",
@@ -83,10 +86,11 @@ ONLY_IN = {
     "jinja2": "web.console",
     "markupsafe": "web.console",
     "itsdangerous": "web.console",
+    "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "cli orders_cli",
-    "rich": "cli orders_cli sandbox.demo",
+    "typer": "alerts_cli cli orders_cli",
+    "rich": "alerts_cli cli orders_cli sandbox.demo",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

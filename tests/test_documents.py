@@ -97,6 +97,7 @@ def test_every_line_of_the_env_example_is_a_setting(tmp_path: Path, monkeypatch:
         "RELAY_CONFIG": "",
         "RELAY_PUBLIC_URL": "https://relay.example.com",
         "RELAY_ALERTS__URL": "https://chat.example.com/hook",
+        "RELAY_ALERTS__SECRET": f"whsec_{'A' * 43}=",
         "RELAY_VENDORS__GCP__BASE_URL": "https://gcp.example.com",
         "RELAY_SOURCES__INFLUITIVE__POLL_EVERY_S": "60",
         "RELAY_SOURCES__ROSTER__CLOSE_BODY": "{}",
@@ -148,7 +149,8 @@ def test_the_example_configuration_orders_every_platforms_sample(source: str) ->
 def test_the_readmes_configurations_have_no_mistake(text: str, tmp_path: Path) -> None:
     path = tmp_path / "relay.toml"
     path.write_text(text)
-    assert load_settings(path, {}).routes
+    found = load_settings(path, {})
+    assert found.routes or found.alerts.url
 
 
 # --- commands, paths, addresses --------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def problem_with(words: list[str]) -> str | None:
 
 def command_lines(text: str) -> Iterator[str]:
     """Everything in the code of a text that is typed after `reward-relay`; groups also count without it."""
-    groups = ("orders ", "deliveries ", "parties ", "config ")
+    groups = ("orders ", "deliveries ", "parties ", "alerts ", "config ")
     for line in code_of(text):
         _, name, rest = line.rpartition("reward-relay ")
         if name:

@@ -126,6 +126,22 @@ def _tables_of_the_console() -> None:
         sa.Column("ended_at", time, nullable=True),
         sa.PrimaryKeyConstraint("key", name=op.f("alerts_pkey")),
     )
+    op.create_table(
+        "alerts_told",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False, comment="order or delivery"),
+        sa.Column("at", time, nullable=False, comment="an order held again is news again"),
+        sa.PrimaryKeyConstraint("id", name=op.f("alerts_told_pkey")),
+    )
+    op.create_table(
+        "alert_looks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("at", time, nullable=False),
+        sa.Column("busy_until", time, nullable=True, comment="a look, and the sending after it, is under way"),
+        sa.Column("told_to", time, nullable=True, comment="of what was quarantined before, nothing is untold"),
+        sa.Column("worker_at", time, nullable=True, comment="when a worker was last seen alive"),
+        sa.PrimaryKeyConstraint("name", name=op.f("alert_looks_pkey")),
+    )
 
 
 def downgrade() -> None:
@@ -134,7 +150,7 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER orders_search_new ON orders")
     for name in ("relay_search()", "relay_words(text)", "relay_plain(text)"):
         op.execute(f"DROP FUNCTION {name}")
-    for table in ("alerts", "processes", "plans", "order_search"):
+    for table in ("alert_looks", "alerts_told", "alerts", "processes", "plans", "order_search"):
         op.drop_table(table)
     op.drop_index("orders_closed", table_name="orders")
     op.drop_index("deliveries_source", table_name="deliveries")

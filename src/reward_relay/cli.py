@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from reward_relay import __version__, orders_cli, processes
+from reward_relay import __version__, alerts_cli, orders_cli, processes
 from reward_relay.db import migrate as migrations
 from reward_relay.db.engine import Database, database_address
 from reward_relay.errors import ConfigurationError, RelayError
@@ -34,6 +34,7 @@ app.add_typer(config, name="config")
 app.add_typer(orders_cli.orders, name="orders")
 app.add_typer(orders_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
+app.add_typer(alerts_cli.alerts, name="alerts")
 out, err = Console(), Console(stderr=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]
@@ -281,6 +282,8 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
             out.print(r"[yellow]![/] there are no \[api_keys]: the ops API stays closed under serve")
         if not settings.routes:
             out.print(r"[yellow]![/] there are no \[\[routes]]: every reward will be held")
+        if settings.alerts.url is None:
+            out.print(r"[yellow]![/] \[alerts] has no url: nobody is told what goes wrong")
 
 
 @app.callback(invoke_without_command=True)

@@ -18,6 +18,14 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _secret_url(value: SecretStr) -> SecretStr:
+    try:
+        _http_url(value.get_secret_value())
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address; was it pasted completely?") from None
+    return value
+
+
 def _without_version(value: str) -> str:
     if value.endswith("/v1"):
         raise ValueError("leave out /v1 at the end; the relay adds it")
@@ -39,6 +47,8 @@ def _header_secret(value: SecretStr) -> SecretStr:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """An http(s) address in the customer's own spelling, without a trailing slash."""
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+"""An http(s) address that is a credential itself."""
 RootUrl = Annotated[HttpUrl, AfterValidator(_without_version)]
 """The same of an API whose paths bring their version along."""
 HeaderText = Annotated[str, AfterValidator(_header_text)]

@@ -4,6 +4,7 @@ A variable is `RELAY_` and the key, levels joined by `__`. Adapters bring the se
 vendors; `load` gets those types from `wiring`. It reports every mistake it can find, not just the first.
 """
 
+import base64
 import difflib
 import json
 import os
@@ -26,11 +27,14 @@ from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
 PREFIX = "RELAY_"
 MIN_API_KEY = 16
 MIN_SECRET = 8
+LEAST_SIGNING_BYTES, MOST_SIGNING_BYTES = 24, 64
+"""Standard Webhooks, "Signature scheme"."""
 LEASE_MARGIN = 1.25
 """A call may end at its deadline, and its record needs time too."""
 WEAK = frozenset(
     {"changeme", "change-me", "password", "default", "example", "12345678", "secret", "current", "previous"}
 )
+UNSHOWN = ("key", "token", "secret", "password", "database_url", "alerts.url")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -183,7 +187,7 @@ def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
         return key, "must be a table, not a single value"
     message = error["msg"].removeprefix("Value error, ")
     shown = f" (it is {given!r})" if isinstance(given, str | int | float) and "secret" not in key.lower() else ""
-    hidden = "@" in str(given) or any(word in key for word in ("key", "token", "secret", "password", "database_url"))
+    hidden = "@" in str(given) or any(word in key for word in UNSHOWN)
     return key, message[:1].lower() + message[1:] + ("" if hidden else shown)
 
 
@@ -197,6 +201,7 @@ def _cross_checks(raw: Raw) -> Iterator[Problem]:
     yield from _names(raw)
     yield from _secrets(raw)
     yield from _routes(raw)
+    yield from _alerts(raw)
     lease, deadline = raw.get("lease_s", 60), raw.get("call_deadline_s", 20)
     try:
         if float(lease) < LEASE_MARGIN * float(deadline):
@@ -207,7 +212,8 @@ def _cross_checks(raw: Raw) -> Iterator[Problem]:
 
 
 def _tables(raw: Raw, key: str) -> dict[str, Raw]:
-    table = raw.get(key)
+    """The tables below a key ("" = at the top)."""
+    table = raw.get(key) if key else raw
     return {k: v for k, v in table.items() if isinstance(v, dict)} if isinstance(table, dict) else {}
 
 
@@ -268,6 +274,23 @@ def _routes(raw: Raw) -> Iterator[Problem]:
                     f"routes.{number}.sources",
                     f"there is no [sources.{source}]" + _did_you_mean(str(source), sources),
                 )
+
+
+def _alerts(raw: Raw) -> Iterator[Problem]:
+    alerts = _tables(raw, "").get("alerts", {})
+    if secret := alerts.get("secret"):
+        try:
+            letters = str(secret).removeprefix("whsec_")
+            size = len(base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True))
+        except ValueError:
+            size = 0
+        if not LEAST_SIGNING_BYTES <= size <= MOST_SIGNING_BYTES:
+            right = f"whsec_ and {LEAST_SIGNING_BYTES} to {MOST_SIGNING_BYTES} bytes in base64"
+            yield "alerts.secret", f'must be {right}; make one with: echo "whsec_$(openssl rand -base64 32)"'
+    sources = _tables(raw, "sources")
+    for name in _tables(alerts, "").get("quiet_after", {}):
+        if name not in sources:
+            yield f"alerts.quiet_after.{name}", f"there is no [sources.{name}]" + _did_you_mean(name, sources)
 
 
 def _conditions(number: int, route: Raw) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay import explaining
 from reward_relay.actions import Actions, because, changed, go, named
-from reward_relay.db import overview, parties, queries, steering
+from reward_relay.db import alerts, overview, parties, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.search import as_uuid
@@ -202,10 +202,11 @@ class Ops:
         return asdict(receipt)
 
     async def summary(self) -> Row:
-        """Counts by state, the oldest due order, and every party with its health."""
+        """Counts by state, the oldest due order, every party with its health, and what is wrong just now."""
         async with self._database.transaction() as connection:
             found = await overview.summary(connection)
             sick = {row["party"]: row for row in await parties.all_parties(connection)}
+            found["alerts"] = await alerts.present(connection)
         waiting = found.pop("waiting")
         names = self._parties()
         names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]
@@ -216,6 +217,11 @@ class Ops:
             {**healthy, **none, **waiting.get(name, {}), **sick.get(name, {}), "party": name} for name in names
         ]
         return found
+
+    async def alerts(self) -> Row:
+        """What is wrong just now, critical first, and when it was last looked at; whether or not anybody is told."""
+        async with self._database.transaction() as connection:
+            return {"items": await alerts.present(connection), "looked_at": await alerts.looked_at(connection)}
 
     def explain(self, source: str, body: bytes, content_type: str) -> Row:
         """What would become of a payload: route, the vendor's request, the closing call. Nothing is stored or sent."""

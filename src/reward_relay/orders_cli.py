@@ -26,6 +26,7 @@ orders = typer.Typer(help="Find and steer orders.", no_args_is_help=True)
 deliveries = typer.Typer(help="What arrived.", no_args_is_help=True)
 parties = typer.Typer(help="Platforms and vendors.", no_args_is_help=True)
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True)
 SHOWN = (
     "id", "source", "external_id", "route", "vendor", "vendor_order_id", "vendor_status", "message", "next_step",
     "due_at", "attempts", "in_doubt", "claimed", "last_error",
@@ -55,7 +56,7 @@ def ask(question: Callable[[Ops], Awaitable[Any]]) -> Any:
         with processes.database(settings) as url:
             return asyncio.run(main(url))
     except RelayError as error:
-        Console(stderr=True).print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
 
 

@@ -67,6 +67,11 @@ def trim(text: str) -> str:
     return text if len(text) <= KEPT_ANSWER_CHARS else text[: KEPT_ANSWER_CHARS - 1] + "…"
 
 
+def encoded(content: Any) -> bytes:
+    """The bytes that a request's JSON is sent as, for whoever signs them."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def without_secrets(body: bytes, secrets: Iterable[str]) -> bytes:
     """A party's answer without the secrets of our request: some error pages repeat what they got."""
     for secret in secrets:
@@ -276,7 +281,7 @@ class Caller:
         secrets = {name: value.get_secret_value() for name, value in request.secret_headers.items()}
         content, headers = None, {**request.headers, **secrets}
         if request.json is not None:
-            content = json.dumps(request.json, ensure_ascii=False, separators=(",", ":")).encode()
+            content = encoded(request.json)
             headers.setdefault("Content-Type", "application/json")
         try:
             async with self._outbound.client.stream(

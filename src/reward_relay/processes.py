@@ -144,7 +144,8 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
         _on_end(worker.stop, lifeline)
         log.info("working", sources=list(settings.sources), vendors=list(settings.vendors))
         try:
-            await worker.run()
+            async with relay.alerting().looking():
+                await worker.run()
         finally:
             poller.cancel()
             with suppress(asyncio.CancelledError):

@@ -9,7 +9,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
-from reward_relay.fields import HttpUrl, TextList
+from reward_relay.fields import HttpUrl, SecretUrl, TextList
 
 
 def default_data_dir() -> Path:
@@ -69,13 +69,21 @@ class Route(Strict):
 class Alerts(Strict):
     """Whom to tell, and when. Conditions are looked at every `every_s` seconds, and told in one message."""
 
-    url: HttpUrl | None = Field(None, description="Webhook that gets them, as Slack's incoming ones do; unset = none.")
-    secret: SecretStr | None = Field(None, description="whsec_… of Standard Webhooks; signs each alert.")
+    url: SecretUrl | None = Field(
+        None, description="Webhook that gets them, as Slack's incoming ones do; a secret, never shown; unset = none."
+    )
+    secret: SecretStr | None = Field(None, description="whsec_… of Standard Webhooks; signs each message.")
     every_s: float = Field(30, ge=1, le=3600, description="How often the conditions are looked at.")
+    gather_s: float = Field(300, ge=0, description="More of what was told is told together, so long after it.")
+    calm_s: float = Field(180, ge=0, description="An alert is over when it stays away so long; back before, it lasts.")
     repeat_s: float = Field(14_400, ge=60, description="An alert that lasts is told again after so long.")
     due_after_s: float = Field(300, gt=0, description="An order that is due for so long is an alert.")
-    quiet_after_s: float = Field(86_400, gt=0, description="A source without a delivery for so long is an alert.")
+    quiet_after_s: float = Field(86_400, ge=0, description="A source without a delivery so long is an alert; 0 = none.")
+    quiet_after: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="The same for single sources: NAME = seconds; 0 = it may be quiet."
+    )
     unclosed_after_s: float = Field(3600, gt=0, description="A reward delivered but not told to the platform so long.")
+    rejected_from: int = Field(5, ge=1, description="So many rejected deliveries of a source in an hour are an alert.")
 
 
 class Settings(Strict):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from reward_relay import steps
+from reward_relay.alerting import Alerting
 from reward_relay.bulk import Bulk
+from reward_relay.conditions import Watched
 from reward_relay.contracts import Platform, Vendor
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
@@ -71,6 +73,14 @@ class Relay:
         every = {name: getattr(each, "poll_every_s", None) for name, each in self.settings.sources.items()}
         polled = {name: seconds for name, seconds in every.items() if seconds}
         return Poller(self.database, self.intake, self.parties.platforms, polled, self.settings.retention_days)
+
+    def alerting(self) -> Alerting:
+        """Looks for what a person should know, and tells."""
+        alerts, sources = self.settings.alerts, self.settings.sources
+        parties = [*map(source_party, sources), *map(vendor_party, self.settings.vendors)]
+        quiet_after = {name: alerts.quiet_after.get(name, alerts.quiet_after_s) for name in sources}
+        watched = Watched(alerts, frozenset(parties), quiet_after)
+        return Alerting(self.database, self.outbound, watched, self.settings.public_url)
 
     async def close(self) -> None:
         """Store what was taken, and close every connection."""

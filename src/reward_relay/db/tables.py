@@ -209,3 +209,21 @@ alerts = Table(
     _time("sent_at"),
     _time("ended_at"),
 )
+
+alerts_told = Table(
+    "alerts_told",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False, comment="order or delivery"),
+    Column("at", DateTime(timezone=True), nullable=False, comment="an order held again is news again"),
+)
+
+alert_looks = Table(
+    "alert_looks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _time("at", nullable=False),
+    Column("busy_until", DateTime(timezone=True), comment="a look, and the sending after it, is under way"),
+    Column("told_to", DateTime(timezone=True), comment="of what was quarantined before, nothing is untold"),
+    Column("worker_at", DateTime(timezone=True), comment="when a worker was last seen alive"),
+)

@@ -25,7 +25,8 @@ def create_app(relay: "Relay") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with relay.alerting().looking():
+            yield
         await relay.close()
 
     app = FastAPI(

@@ -10,6 +10,7 @@ from reward_relay.errors import Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
 from reward_relay.web.schemas import (
+    Alerts,
     Closing,
     Deliveries,
     DeliveryDetail,
@@ -131,6 +132,12 @@ async def explain(request: Request, _: Viewer, body: Explain) -> dict[str, Any]:
 async def summary(request: Request, _: Viewer) -> dict[str, Any]:
     """Counts by state, the oldest due order, every party's health."""
     return await _ops(request).summary()
+
+
+@router.get("/alerts", response_model=Alerts)
+async def list_alerts(request: Request, _: Viewer) -> Any:
+    """What is wrong just now, critical first."""
+    return await _ops(request).alerts()
 
 
 @router.get("/parties")

@@ -145,6 +145,24 @@ class Deliveries(BaseModel):
     next_cursor: str | None
 
 
+class Alert(BaseModel):
+    """Something is wrong. `sent_at` is null where nobody was told yet."""
+
+    key: str = Field(examples=["paused/vendor:cards"])
+    severity: str = Field(examples=["critical"])
+    text: str = Field(examples=["vendor:cards is paused, 12 orders waiting for it. It refuses us: account empty"])
+    since: datetime
+    seen_at: datetime
+    sent_at: datetime | None
+
+
+class Alerts(BaseModel):
+    """What is wrong just now, critical first; `looked_at` is null where nobody has looked yet."""
+
+    items: list[Alert]
+    looked_at: datetime | None
+
+
 class Receipt(BaseModel):
     """What became of a delivery."""
 
