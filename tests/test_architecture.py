@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "settings": "contracts fields",
     "jobs": "contracts states",
     "routing": "contracts inbound jobs settings states",
-    "loading": "contracts errors settings",
+    "syntax": "",
+    "loading": "contracts errors settings syntax",
+    "reloading": "errors loading settings",
     "logs": "",
     # What is done.
     "steps": "contracts errors jobs routing states",
@@ -38,9 +40,10 @@ MAY_IMPORT = {
     "polling": "contracts db errors intake jobs",
     "explaining": "contracts db errors intake routing settings states steps",
     "actions": "contracts db errors intake jobs routing settings states",
-    "ops": "actions contracts db errors explaining intake jobs settings states steps",
+    "ops": "actions contracts db errors explaining intake jobs reloading states steps",
     "bulk": "actions db errors states",
     "glance": "db ops states",
+    "diffing": "contracts db errors explaining intake routing steps",
     "conditions": "db logs settings",
     "alerting": "conditions contracts db errors outbound settings",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
@@ -50,14 +53,16 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "contracts db errors ops settings states web.console",
+    "web": "contracts db diffing errors ops settings states web.console",
     "web.console": "contracts errors settings states web",
-    "wiring": "alerting bulk conditions contracts db errors glance intake jobs loading ops outbound platforms polling "
-    "settings steps vendors worker",
-    "processes": "db errors loading logs settings web wiring",
+    "wiring": "alerting bulk conditions contracts db diffing errors explaining glance intake jobs loading ops outbound "
+    "platforms polling reloading settings steps vendors worker",
+    "processes": "db errors loading logs reloading settings web wiring",
+    "terminal": "errors",
     "orders_cli": "db errors ops processes states wiring",
     "alerts_cli": "errors orders_cli wiring",
-    "cli": "alerts_cli db errors explaining orders_cli processes sandbox sandbox.demo settings wiring",
+    "config_cli": "db errors processes terminal wiring",
+    "cli": "alerts_cli config_cli db errors orders_cli processes sandbox sandbox.demo settings terminal wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -80,8 +85,8 @@ ONLY_IN = {
     "aiohttp": "outbound",
     "httpx_aiohttp": "outbound sandbox",
     "tenacity": "outbound",
-    "fastapi": "sandbox web",
-    "starlette": "sandbox web",
+    "fastapi": "sandbox web web.console",
+    "starlette": "sandbox web web.console",
     "prometheus_client": "web",
     "jinja2": "web.console",
     "markupsafe": "web.console",
@@ -89,8 +94,8 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli cli orders_cli",
-    "rich": "alerts_cli cli orders_cli sandbox.demo",
+    "typer": "alerts_cli cli config_cli orders_cli terminal",
+    "rich": "alerts_cli cli config_cli orders_cli sandbox.demo terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

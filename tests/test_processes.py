@@ -1,6 +1,7 @@
 """Real processes: they come up, serve, drain on SIGTERM with status 0, and leave nobody behind when killed."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from sqlalchemy import text
 
 from reward_relay.db.engine import Database
 from reward_relay.processes import bind
-from support.relays import CONFIGURATION, until
+from support.relays import CONFIGURATION, OPERATOR, until
 from support.steered import accepted, roster
 
 PATIENCE_S = 120
@@ -213,3 +214,80 @@ async def test_a_mistake_in_the_configuration_ends_the_start_with_status_2(start
     up = start("up", RELAY_LEASE_S="0.5")
     assert await up.ended() == 2
     assert "must be longer than a call" in " ".join(up.told().split())
+
+
+CHANGED = CONFIGURATION.replace('"gift cards"', '"changed"')
+
+
+async def routed(client: httpx.AsyncClient) -> str:
+    """The route that a reward would take just now."""
+    answer = await client.post(
+        "/api/v1/routes/explain",
+        json={"source": "roster", "payload": json.loads(roster().body)},
+        headers={"Authorization": f"Bearer {OPERATOR}"},
+    )
+    return str(answer.json()["route"])
+
+
+async def test_routes_follow_their_file_while_the_relay_runs(
+    start: Start, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """`up` makes variables for its children; what they reload has those over the file too."""
+    configuration = tmp_path / "relay.toml"
+    up = start("up", "--port", "0")
+    client.base_url = httpx.URL(await up.address())
+    await ready(client, str(client.base_url).rstrip("/"))
+
+    async def changed() -> bool:
+        return await routed(client) == "changed"
+
+    async def warned() -> bool:
+        return "warning" in (await client.get("/readyz")).json()
+
+    other = tmp_path / "relay.new.toml"
+    other.write_text(CHANGED)
+    other.replace(configuration)
+    await until(changed, PATIENCE_S)
+    configuration.write_text(CONFIGURATION.replace('vendor = "gcp"', 'vendor = "hush"'))
+    await until(warned, PATIENCE_S)
+    assert "hush" not in (await client.get("/readyz")).text
+    assert await routed(client) == "changed"
+    summary = await client.get("/api/v1/summary", headers={"Authorization": f"Bearer {OPERATOR}"})
+    assert "there is no [vendors.hush]" in summary.json()["configuration"]["trouble"]
+    assert summary.json()["configuration"]["restart_needed"] == []
+    configuration.write_text(CHANGED)
+    await until(lambda: unwarned(client), PATIENCE_S)
+    order_id = await accepted(client, "roster", roster("R-2"))
+    order = await client.get(f"/api/v1/orders/{order_id}", headers={"Authorization": f"Bearer {OPERATOR}"})
+    assert order.json()["route"] == "changed"
+    assert len(up.children()) == 2
+
+
+async def unwarned(client: httpx.AsyncClient) -> bool:
+    """Whether the configuration is in use as it is."""
+    return "warning" not in (await client.get("/readyz")).json()
+
+
+async def test_sighup_to_the_parent_reaches_every_child_and_ends_none(
+    start: Start, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    with free_port() as port:
+        address = f"http://127.0.0.1:{port}"
+    serve = start("serve", "--port", str(port), "--workers", "2")
+    work = start("work")
+    await ready(client, address)
+    for command in (serve, work):
+        command.process.send_signal(signal.SIGHUP)
+    children = serve.children()
+    (tmp_path / "relay.toml").write_text(CHANGED)
+    serve.process.send_signal(signal.SIGHUP)
+    work.process.send_signal(signal.SIGHUP)
+
+    async def everywhere() -> bool:
+        return all(command.told().count("routes_loaded") == count for command, count in ((serve, 2), (work, 1)))
+
+    await until(everywhere, PATIENCE_S)
+    assert [each.pid for each in serve.children()] == [each.pid for each in children]
+    for command in (serve, work):
+        command.process.send_signal(signal.SIGTERM)
+        assert await command.ended() == 0, command.told()

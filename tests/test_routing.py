@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from reward_relay.contracts import Address, Delivery, Item, Line, Recipient, RewardOrder
-from reward_relay.routing import completed, differences, matches, route_order, unreachable
+from reward_relay.routing import completed, differences, matches, never_reached, route_order, unreachable
 from reward_relay.settings import Product, Route
 
 HOME = Address(line1="1 Main St", city="Springfield", postal_code="12345", country="US")
@@ -195,3 +195,44 @@ def test_what_only_the_later_one_knows_completes_and_replaces_nothing() -> None:
     assert differences(order(), later) == []
     assert completed(order().recipient, later.recipient) == later.recipient
     assert completed(Recipient(name="Bo"), Recipient(name="Ann", phone="+1")) == Recipient(name="Bo", phone="+1")
+
+
+NARROW = {"payload.kind": ["a", "b"], "payload.paid": True}
+
+
+@pytest.mark.parametrize(
+    ("above", "last", "named"),
+    [
+        ([{}], {}, '"0" above it takes every reward of its sources; move it up, or remove it'),
+        ([{}], {"when": NARROW}, '"0" above it takes every reward of its sources that its [routes.when] lets through'),
+        ([{"sources": ["roster"]}, {"sources": ["talkable"]}], {}, '"0" and "1" above it take every reward'),
+        ([{"sources": ["roster"]}], {"sources": ["roster"]}, '"0" above it takes'),
+        ([{"when": {"payload.kind": ["b", "a", "c"]}}], {"when": NARROW}, '"0" above it takes'),
+        ([{"sources": ["roster"]}], {}, None),
+        ([{"sources": ["roster"]}], {"sources": ["talkable"]}, None),
+        ([{"when": {"payload.kind": ["a"]}}], {"when": NARROW}, None),
+        ([{"when": NARROW}], {}, None),
+        ([{"when": {"payload.paid": 1}}], {"when": NARROW}, None),
+        ([], {}, None),
+    ],
+)
+def test_a_route_that_is_never_reached_is_named_with_those_above_it(
+    above: list[dict[str, Any]], last: dict[str, Any], named: str | None
+) -> None:
+    routes = [route(name=str(number), **each) for number, each in enumerate(above)] + [route(name="last", **last)]
+    found = list(never_reached(routes, ["talkable", "roster"]))
+    assert len(found) == (named is not None)
+    if named is not None:
+        assert found[0].startswith('route "last" is never reached: ')
+        assert named in found[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "holds"),
+    [(True, True, True), (True, "true", True), ("true", "true", True), ("true", True, False), (["true"], True, False)],
+)
+def test_true_without_quotes_matches_both_and_in_quotes_only_the_text(
+    wanted: object, value: object, holds: bool
+) -> None:
+    found = matches(route(when={"payload.paid": wanted}), order(attributes={"paid": value}))
+    assert found is holds

@@ -4,8 +4,6 @@ import asyncio
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from reward_relay import __version__, alerts_cli, orders_cli, processes
+from reward_relay import __version__, alerts_cli, config_cli, orders_cli, processes
 from reward_relay.db import migrate as migrations
-from reward_relay.db.engine import Database, database_address
-from reward_relay.errors import ConfigurationError, RelayError
-from reward_relay.explaining import route_troubles
+from reward_relay.db.engine import Database
+from reward_relay.errors import ConfigurationError
 from reward_relay.settings import Settings
+from reward_relay.terminal import readable_errors
 from reward_relay.wiring import build, load_settings
 
 app = typer.Typer(
@@ -29,31 +27,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-config = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-app.add_typer(config, name="config")
+app.add_typer(config_cli.config, name="config")
 app.add_typer(orders_cli.orders, name="orders")
 app.add_typer(orders_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
 app.add_typer(alerts_cli.alerts, name="alerts")
-out, err = Console(), Console(stderr=True)
+out = Console()
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)]
 Lifeline = Annotated[int | None, typer.Option(hidden=True)]
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Our own errors as a sentence and status 2, without a traceback."""
-    try:
-        yield
-    except ConfigurationError as error:
-        for problem in error.problems:
-            err.print(f"[red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except RelayError as error:
-        err.print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
 
 
 def settings_with(host: str | None = None, port: int | None = None) -> Settings:
@@ -256,34 +239,6 @@ def replay(
     """
     with readable_errors():
         orders_cli.replay(delivery or [], quarantined=quarantined, source=source)
-
-
-@config.command("check")
-def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFIG, or relay.toml.")] = None) -> None:
-    """Every mistake in the configuration, each as one line.
-
-    Example: `reward-relay config check relay.toml`
-    """
-    with readable_errors():
-        settings = load_settings(file)
-        relay = build(settings, "postgresql://localhost/none")
-        if settings.database_url is not None:
-            database_address(settings.database_url.get_secret_value())
-        if not (settings.sources or settings.vendors or settings.routes):
-            raise ConfigurationError(["nothing is configured, and there is no relay.toml here; set RELAY_CONFIG"])
-        counted = (("source", settings.sources), ("vendor", settings.vendors), ("route", settings.routes))
-        numbers = (f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in counted)
-        out.print(f"[green]✓[/] {', '.join(numbers)}: no mistakes")
-        for trouble in route_troubles(settings.routes, relay.parties):
-            out.print(f"[yellow]![/] {escape(trouble)}", soft_wrap=True)
-        if settings.public_url is None:
-            out.print("[yellow]![/] public_url is not set: vendors outside this machine cannot call back")
-        if not settings.api_keys:
-            out.print(r"[yellow]![/] there are no \[api_keys]: the ops API stays closed under serve")
-        if not settings.routes:
-            out.print(r"[yellow]![/] there are no \[\[routes]]: every reward will be held")
-        if settings.alerts.url is None:
-            out.print(r"[yellow]![/] \[alerts] has no url: nobody is told what goes wrong")
 
 
 @app.callback(invoke_without_command=True)

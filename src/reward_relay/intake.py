@@ -138,7 +138,7 @@ class Intake:
         if isinstance(parsed, Withdrawn):
             order = self._withdrawn_order(source, parsed)
             return Understood("accepted", parsed.reason, parsed.external_id, order, withdrawn=parsed.reason)
-        return Understood("accepted", external_id=parsed.external_id, order=self._new_order(source, parsed))
+        return Understood("accepted", external_id=parsed.external_id, order=self.new_order(source, parsed))
 
     def parse(self, source: str, body: bytes, content_type: str) -> Parsed:
         """The adapter's reading of a body.
@@ -156,6 +156,17 @@ class Intake:
                 f"the adapter could not read this payload ({type(error).__name__}); this is a fault of ours, "
                 f"report it with the delivery and replay it after the fix"
             ) from error
+
+    def reread(self, stored: RewardOrder, body: bytes, content_type: str) -> RewardOrder:
+        """A stored reward with what routes ask of its payload, which is not stored with it."""
+        try:
+            parsed = self.parse(stored.source, body, content_type) if body else None
+        except Unreadable:
+            return stored
+        if parsed is None or isinstance(parsed, Withdrawn):
+            return stored
+        attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
+        return stored.model_copy(update={"attributes": attributes})
 
     def _platform(self, source: str) -> Platform:
         try:
@@ -182,7 +193,7 @@ class Intake:
             withdrawn=meaning.withdrawn,
         )
 
-    def _new_order(self, source: str, reward: RewardOrder) -> NewOrder:
+    def new_order(self, source: str, reward: RewardOrder) -> NewOrder:
         """The order as it enters the table: due for its first step, or held with a reason."""
         order_id = new_id()
         routed = route_order(reward, self._routes())

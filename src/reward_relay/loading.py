@@ -1,7 +1,7 @@
 """The one place that reads the environment: settings from one TOML file, under environment variables, which win.
 
 A variable is `RELAY_` and the key, levels joined by `__`. Adapters bring the settings of their own platforms and
-vendors; `load` gets those types from `wiring`. It reports every mistake it can find, not just the first.
+vendors; `configuration` gets those types from `wiring`. Every mistake is reported, not just the first.
 """
 
 import base64
@@ -9,10 +9,10 @@ import difflib
 import json
 import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
+from itertools import islice
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,18 +23,22 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from reward_relay.contracts import SourceSettings, VendorSettings, listed
 from reward_relay.errors import ConfigurationError
 from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
+from reward_relay.syntax import BadSyntax, read_toml
 
 PREFIX = "RELAY_"
 MIN_API_KEY = 16
 MIN_SECRET = 8
 LEAST_SIGNING_BYTES, MOST_SIGNING_BYTES = 24, 64
 """Standard Webhooks, "Signature scheme"."""
+MOST = 50
+"""Mistakes of one kind that are listed."""
+LONGEST_SHOWN = 80
 LEASE_MARGIN = 1.25
 """A call may end at its deadline, and its record needs time too."""
 WEAK = frozenset(
     {"changeme", "change-me", "password", "default", "example", "12345678", "secret", "current", "previous"}
 )
-UNSHOWN = ("key", "token", "secret", "password", "database_url", "alerts.url")
+SECRET_WORDS = ("key", "token", "secret", "password", "database_url", "alerts.url")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -54,35 +58,87 @@ def settings_type(source_types: Types, vendor_types: VendorTypes) -> type[Settin
     return create_model("Settings", __base__=Settings, sources=(dict[str, source], {}), vendors=(dict[str, vendor], {}))
 
 
-def load(
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Where a process's settings come from: its file, its environment as it was at the start, and the adapters' types.
+
+    `path` is as it was given, so that a link which later leads elsewhere is followed.
+    """
+
+    source_types: Types
+    vendor_types: VendorTypes
+    path: Path | None
+    environ: Mapping[str, str] = field(repr=False)
+    model: type[Settings]
+
+    def read(self) -> bytes:
+        """What is in the file just now; nothing where the environment is all there is.
+
+        Raises:
+            ConfigurationError: it is not there, or cannot be read.
+        """
+        if self.path is None:
+            return b""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                [f"{self.path}: there is no such file; set RELAY_CONFIG to your relay.toml"]
+            ) from None
+        except OSError as error:
+            raise ConfigurationError([f"{self.path}: cannot be read ({error})"]) from None
+
+    def load(self, content: bytes | None = None) -> Settings:
+        """The settings of the file, or of this `content` of it, under the environment.
+
+        Raises:
+            ConfigurationError: one line for every mistake, naming the key or variable and what would be right.
+        """
+        where = str(self.path) if self.path else "the environment"
+        return self._checked(_parsed(self.read() if content is None else content, where), where)
+
+    def proposed(self, content: bytes, current: bytes, where: str) -> Settings:
+        """The settings that other `content` of the file would make; no mistake repeats a value of the environment.
+
+        Content with nothing but routes is read as the `current` one with those routes.
+
+        Raises:
+            ConfigurationError: as for `load`.
+        """
+        raw = _parsed(content, where)
+        if raw.keys() <= {"routes"}:
+            raw = {**_parsed(current, where), **raw}
+        return self._checked(raw, where, discreet=True)
+
+    def _checked(self, raw: Raw, where: str, *, discreet: bool = False) -> Settings:
+        origin, problems = _overlay(raw, self.environ)
+        settings: Settings | None = None
+        types = [*self.source_types.values(), *self.vendor_types.values()]
+        try:
+            settings = self.model.model_validate(raw)
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            problems += [_sentence(each, types, frozenset(origin if discreet else ())) for each in errors[:MOST]]
+        problems += islice(_cross_checks(raw), MOST)
+        if problems or settings is None:
+            raise ConfigurationError([_located(problem, origin, where) for problem in dict.fromkeys(problems)])
+        return settings
+
+
+def configuration(
     source_types: Types,
     vendor_types: VendorTypes,
     *,
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """The settings of file and environment (`environ`: instead of the process's own and `.env`).
-
-    Raises:
-        ConfigurationError: one line for every mistake, naming the key or variable and what would be right.
-    """
-    env = environ if environ is not None else {**_dotenv(), **os.environ}
+) -> Configuration:
+    """The file and environment of this process (`environ`: instead of the process's own and `.env`)."""
+    env = dict(environ) if environ is not None else {**_dotenv(), **os.environ}
     if path is None and env.get("RELAY_CONFIG"):
         path = Path(env["RELAY_CONFIG"]).expanduser()
     elif path is None and Path("relay.toml").exists():
         path = Path("relay.toml")
-    raw = _read_file(path) if path else {}
-    origin, problems = _overlay(raw, env)
-    where = str(path) if path else "the environment"
-    settings: Settings | None = None
-    try:
-        settings = settings_type(source_types, vendor_types).model_validate(raw)
-    except ValidationError as error:
-        problems += [_sentence(each, [*source_types.values(), *vendor_types.values()]) for each in error.errors()]
-    problems += list(_cross_checks(raw))
-    if problems or settings is None:
-        raise ConfigurationError([_located(problem, origin, where) for problem in dict.fromkeys(problems)])
-    return settings
+    return Configuration(source_types, vendor_types, path, env, settings_type(source_types, vendor_types))
 
 
 def child_environment(changes: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
@@ -99,15 +155,15 @@ def _dotenv() -> dict[str, str]:
     return {key: value for key, value in dotenv_values(".env").items() if value is not None}
 
 
-def _read_file(path: Path) -> Raw:
+def _parsed(content: bytes, where: str) -> Raw:
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"), parse_float=Decimal)
-    except FileNotFoundError:
-        raise ConfigurationError([f"{path}: there is no such file; set RELAY_CONFIG to your relay.toml"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: cannot be read ({error})"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from None
+        return read_toml(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"{where}: line {line}: not text in UTF-8; let the editor save it as UTF-8"
+        raise ConfigurationError([problem]) from None
+    except BadSyntax as error:
+        raise ConfigurationError([f"{where}: {error}"]) from None
 
 
 def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
@@ -162,12 +218,12 @@ def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
 
 
 def _did_you_mean(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, [each for each in known if each != word], n=1)
+    near = difflib.get_close_matches(word[:LONGEST_SHOWN], [each for each in known if each != word], n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
-    """One pydantic error in words. The union's tag, which pydantic puts into the location, is left out."""
+def _sentence(error: Any, types: Sequence[type[BaseModel]], unseen: Collection[str] = ()) -> Problem:
+    """One pydantic error in words, without the union's tag in its place, and without the values of `unseen` keys."""
     place = [str(part) for part in error["loc"]]
     if len(place) > 2 and place[0] in ("sources", "vendors") and place[2] in _tags(types, "platform", "kind"):
         del place[2]
@@ -181,14 +237,24 @@ def _sentence(error: Any, types: Sequence[type[BaseModel]]) -> Problem:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         what = "platform" if place[0] == "sources" else "kind"
         tag, tags = error["ctx"].get("tag"), sorted(_tags(types, what))
-        trouble = f"{tag!r} is not one of" if tag else "is missing; it must be one of"
+        trouble = f"{str(tag)[:LONGEST_SHOWN]!r} is not one of" if tag else "is missing; it must be one of"
         return f"{key}.{what}", f"{trouble} {', '.join(tags)}" + _did_you_mean(tag or "", tags)
     if kind in ("model_type", "dict_type"):
         return key, "must be a table, not a single value"
+    if kind == "list_type" and key == "routes":
+        return key, "is a list of routes: begin each with [[routes]], in double brackets"
     message = error["msg"].removeprefix("Value error, ")
-    shown = f" (it is {given!r})" if isinstance(given, str | int | float) and "secret" not in key.lower() else ""
-    hidden = "@" in str(given) or any(word in key for word in UNSHOWN)
-    return key, message[:1].lower() + message[1:] + ("" if hidden else shown)
+    return key, message[:1].lower() + message[1:] + ("" if key in unseen else _shown(key, given))
+
+
+def _shown(key: str, given: object) -> str:
+    """What stands there, unless it could be a secret."""
+    if not isinstance(given, str | float) and not (isinstance(given, int) and abs(given) < 1 << 64):
+        return ""
+    if "@" in str(given) or any(word in key.lower() for word in SECRET_WORDS):
+        return ""
+    text = repr(given)
+    return f" (it is {text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + '…'})"
 
 
 def _tags(types: Sequence[type[BaseModel]], *names: str) -> set[str]:

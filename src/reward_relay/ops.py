@@ -4,7 +4,7 @@ API, console and command line are skins over `Ops`. Every action has an actor an
 and where the order's state does not allow it says why.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ from reward_relay.db.steering import Move
 from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
-from reward_relay.settings import Route
+from reward_relay.reloading import Reloading
 from reward_relay.states import Outcome, State
 from reward_relay.steps import Parties
 
@@ -30,13 +30,12 @@ MAX_PAGE = 200
 class Ops:
     """The operators' service over one database and one configuration."""
 
-    def __init__(
-        self, database: Database, intake: Intake, adapters: Parties, routes: Callable[[], list[Route]]
-    ) -> None:
+    def __init__(self, database: Database, intake: Intake, adapters: Parties, reloading: Reloading) -> None:
         self._database = database
         self._intake = intake
         self._adapters = adapters
-        self.actions = Actions(intake, adapters.platforms, routes)
+        self._reloading = reloading
+        self.actions = Actions(intake, adapters.platforms, lambda: reloading.routes)
 
     async def orders(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
         """A page of orders, newest first, and the cursor of the next page.
@@ -216,6 +215,7 @@ class Ops:
         found["parties"] = [
             {**healthy, **none, **waiting.get(name, {}), **sick.get(name, {}), "party": name} for name in names
         ]
+        found["configuration"] = self._reloading.summary()
         return found
 
     async def alerts(self) -> Row:

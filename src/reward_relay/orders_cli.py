@@ -338,11 +338,7 @@ def show_explained(found: Row, *, as_json: bool) -> None:
     if as_json:
         _json(found)
         return
-    out.print(f"[bold]{found['verdict']}[/] {escape(found['reason'] or '')}", soft_wrap=True)
-    if found["hold_reason"]:
-        out.print(f"[yellow]would be held:[/] {escape(found['hold_reason'])}", soft_wrap=True)
-    if found["route"]:
-        out.print(f"route [bold]{escape(found['route'])}[/] → vendor [bold]{escape(found['vendor'] or 'none')}[/]")
+    out.print(f"[bold]{escape(found['sentence'])}[/]", soft_wrap=True, highlight=False)
     for title, part in (
         ("the reward", "reward"),
         ("the vendor would get", "vendor_request"),

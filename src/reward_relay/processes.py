@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
 from reward_relay.errors import DatabaseUnavailable, TablesOutdated
 from reward_relay.loading import child_environment
+from reward_relay.reloading import Reloading
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
-from reward_relay.wiring import build
+from reward_relay.wiring import build, configured
 
 log = structlog.get_logger()
 DRAIN_S = 30
@@ -100,7 +101,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve_app(app: Any, listener: socket.socket, *, lifeline: int | None = None) -> None:
+def serve_app(
+    app: Any, listener: socket.socket, *, lifeline: int | None = None, reloading: Reloading | None = None
+) -> None:
     """Serve an ASGI application on a socket until SIGTERM, SIGINT, or the end of the parent."""
     config = uvicorn.Config(
         app,
@@ -120,7 +123,8 @@ def serve_app(app: Any, listener: socket.socket, *, lifeline: int | None = None)
 
     async def main() -> None:
         _on_end(stop, lifeline)
-        await server.serve(sockets=[listener])
+        async with _watching(reloading, stop):
+            await server.serve(sockets=[listener])
 
     _run(main)
 
@@ -130,7 +134,8 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_refuse_old_tables(url))
     log.info("serving", address="{}:{}".format(*listener.getsockname()[:2]))
-    serve_app(create_app(build(settings, url)), listener, lifeline=lifeline)
+    relay = build(settings, url, source=configured())
+    serve_app(create_app(relay), listener, lifeline=lifeline, reloading=relay.reloading)
 
 
 def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: int | None = None) -> None:
@@ -139,12 +144,12 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
 
     async def main() -> None:
         await _refuse_old_tables(url)
-        relay = build(settings, url)
+        relay = build(settings, url, source=configured())
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
         _on_end(worker.stop, lifeline)
         log.info("working", sources=list(settings.sources), vendors=list(settings.vendors))
         try:
-            async with relay.alerting().looking():
+            async with relay.alerting().looking(), _watching(relay.reloading, worker.stop):
                 await worker.run()
         finally:
             poller.cancel()
@@ -172,9 +177,48 @@ def _run(main: Callable[[], Any]) -> None:
         runner.run(main())
 
 
+@asynccontextmanager
+async def _watching(reloading: Reloading | None, stop: Callable[[], None]) -> AsyncIterator[None]:
+    """The configuration file is looked at during the block; SIGHUP looks at once, and so ends nothing."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(reloading.run()) if reloading else None
+
+    def hung_up() -> None:
+        if _terminal_is_gone():
+            stop()
+        elif reloading:
+            reloading.look_now()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    try:
+        yield
+    finally:
+        if task:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+_BEGAN_IN_TERMINAL = _has_terminal()
+
+
+def _terminal_is_gone() -> bool:
+    """Whether SIGHUP means what it says: the window that the command was started in has been closed."""
+    return _BEGAN_IN_TERMINAL and not _has_terminal()
+
+
 def end_quietly() -> None:
-    """SIGTERM ends the process with status 0 from now on, also before it serves or works."""
+    """SIGTERM ends the process with status 0 from now on, also before it serves or works; SIGHUP comes too early."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _on_end(stop: Callable[[], None], lifeline: int | None) -> None:
@@ -219,6 +263,7 @@ class Family:
     def run(self, meanwhile: Callable[[], None] = lambda: None) -> int:
         """Wait until a signal asks for the end (0) or a child ends by itself (1); then end all children."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hung_up)
         try:
             while not self.ending and all(child.poll() is None for child in self.children):
                 meanwhile()
@@ -245,6 +290,13 @@ class Family:
 
     def _end(self, *_: object) -> None:
         self.ending = True
+
+    def _hung_up(self, *_: object) -> None:
+        """Tell the children to look at their configuration."""
+        if _terminal_is_gone():
+            self.ending = True
+        for child in self.children:
+            child.send_signal(signal.SIGHUP)
 
 
 def keep_postgres(settings: Settings) -> Callable[[], None]:

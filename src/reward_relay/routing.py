@@ -1,5 +1,6 @@
 """Which vendor gets a reward, as what: the first route that matches. No match is a reason to hold, never a loss."""
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,9 @@ from reward_relay.inbound import dig
 from reward_relay.jobs import source_party, vendor_party
 from reward_relay.settings import Product, Route
 from reward_relay.states import Step
+
+MOST_COMPARED = 300
+"""Routes that are held against each other, which takes the square of their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,41 @@ def matches(route: Route, order: RewardOrder) -> bool:
     if any(path.startswith("order") for path in route.when):
         seen["order"] = order.model_dump(mode="json", exclude={"attributes"})
     return all(_holds(dig(seen, path), wanted) for path, wanted in route.when.items())
+
+
+def never_reached(routes: Sequence[Route], sources: Collection[str]) -> Iterator[str]:
+    """A sentence for each route that can take nothing, since routes above it take all of its sources' rewards first."""
+    for number, route in enumerate(routes[:MOST_COMPARED]):
+        mine = [name for name in sources if route.sources is None or name in route.sources]
+        taking = [(each.name, [name for name in mine if _takes_all(each, name, route)]) for each in routes[:number]]
+        alone = [name for name, taken in taking if taken == mine]
+        if mine and {name for _, taken in taking for name in taken} == set(mine):
+            names = alone[:1] or [name for name, taken in taking if taken]
+            named = " and ".join(f'"{name}"' for name in names)
+            take = "take" if len(names) > 1 else "takes"
+            of_those = " that its [routes.when] lets through" if route.when else ""
+            yield (
+                f'route "{route.name}" is never reached: {named} above it {take} every reward of its sources'
+                f"{of_those}; move it up, or remove it"
+            )
+
+
+def _takes_all(first: Route, source: str, second: Route) -> bool:
+    """Whether the first route takes whatever of this source the second would take."""
+    return (first.sources is None or source in first.sources) and _asks_less(first, second)
+
+
+def _asks_less(first: Route, second: Route) -> bool:
+    """Whether whatever fulfils the conditions of `second` fulfils those of `first` too."""
+    return all(path in second.when and _within(second.when[path], wanted) for path, wanted in first.when.items())
+
+
+def _within(narrow: object, wide: object) -> bool:
+    allowed = wide if isinstance(wide, list) else [wide]
+    values = narrow if isinstance(narrow, list) else [narrow]
+    return all(
+        any(value is each or (type(value) is type(each) and value == each) for each in allowed) for value in values
+    )
 
 
 def _holds(found: Any, wanted: Any) -> bool:

@@ -1,7 +1,7 @@
 """Puts the pieces together. The one module that may import everything."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +9,41 @@ from reward_relay import steps
 from reward_relay.alerting import Alerting
 from reward_relay.bulk import Bulk
 from reward_relay.conditions import Watched
-from reward_relay.contracts import Platform, Vendor
+from reward_relay.contracts import Platform, SourceSettings, Vendor
 from reward_relay.db.engine import Database
+from reward_relay.diffing import Diffing, Side
 from reward_relay.errors import ConfigurationError
+from reward_relay.explaining import route_troubles
 from reward_relay.glance import Glance
 from reward_relay.intake import Intake
 from reward_relay.jobs import Job, Result, source_party, vendor_party
-from reward_relay.loading import load
+from reward_relay.loading import Configuration, configuration
 from reward_relay.ops import Ops
 from reward_relay.outbound import Outbound, TransportFactory
 from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
-from reward_relay.settings import Route, Settings
+from reward_relay.reloading import Reloading, changes
+from reward_relay.settings import Settings
 from reward_relay.steps import Parties
 from reward_relay.vendors import VENDORS
 from reward_relay.worker import Timing, Worker
 
+SOURCE_TYPES = {name: adapter.settings for name, adapter in PLATFORMS.items()}
+VENDOR_TYPES = {name: adapter.settings for name, adapter in VENDORS.items()}
+
+
+def configured(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+    """Where the settings come from; they are checked against every adapter's own."""
+    return configuration(SOURCE_TYPES, VENDOR_TYPES, path=path, environ=environ)
+
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings, checked against every adapter's own.
+    """The settings of file and environment.
 
     Raises:
         ConfigurationError: one line for each mistake.
     """
-    sources = {name: adapter.settings for name, adapter in PLATFORMS.items()}
-    vendors = {name: adapter.settings for name, adapter in VENDORS.items()}
-    return load(sources, vendors, path=path, environ=environ)
+    return configured(path, environ).load()
 
 
 @dataclass(slots=True)
@@ -49,7 +58,8 @@ class Relay:
     ops: Ops
     bulk: Bulk
     glance: Glance
-    routes: Callable[[], list[Route]]
+    reloading: Reloading
+    diffing: Diffing
 
     def worker(self, *, processes: int = 1) -> Worker:
         """A worker; of several processes each gets its share of every party's slots."""
@@ -90,9 +100,16 @@ class Relay:
 
 
 def build(
-    settings: Settings, database_url: str, *, transport: TransportFactory | None = None, pool_size: int = 8
+    settings: Settings,
+    database_url: str,
+    *,
+    source: Configuration | None = None,
+    transport: TransportFactory | None = None,
+    pool_size: int = 8,
 ) -> Relay:
     """A process's relay. `transport` replaces the HTTP transport of all outbound calls (for tests).
+
+    With the `source` of the settings, the routes are those of its file as it is just now.
 
     Raises:
         ConfigurationError: an adapter does not accept its settings.
@@ -101,6 +118,26 @@ def build(
     outbound = Outbound(
         timeout_s=settings.call_deadline_s, private_hosts=frozenset(settings.private_hosts), transport=transport
     )
+    parties = _parties(settings, outbound)
+    source = source or replace(configured(Path(), {}), path=None)
+    reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
+    intake = Intake(database, parties.platforms, lambda: reloading.routes)
+    ops = Ops(database, intake, parties, reloading)
+    return Relay(
+        settings=settings,
+        database=database,
+        outbound=outbound,
+        parties=parties,
+        intake=intake,
+        ops=ops,
+        bulk=Bulk(database, ops.actions),
+        glance=Glance(database, ops),
+        reloading=reloading,
+        diffing=_diffing(database, settings.sources, parties, reloading),
+    )
+
+
+def _parties(settings: Settings, outbound: Outbound) -> Parties:
     problems: list[str] = []
     platforms: dict[str, Platform] = {}
     vendors: dict[str, Vendor] = {}
@@ -111,15 +148,37 @@ def build(
     if problems:
         raise ConfigurationError(problems)
     checks = settings.pending_days * steps.CHECKS_A_DAY
-    parties = Parties(platforms, vendors, settings.callback_base, settings.first_check_s, checks)
+    return Parties(platforms, vendors, settings.callback_base, settings.first_check_s, checks)
 
-    def routes() -> list[Route]:
-        return settings.routes
 
-    intake = Intake(database, platforms, routes)
-    ops = Ops(database, intake, parties, routes)
-    bulk, glance = Bulk(database, ops.actions), Glance(database, ops)
-    return Relay(settings, database, outbound, parties, intake, ops, bulk, glance, routes)
+def _diffing(
+    database: Database, running: Mapping[str, SourceSettings], parties: Parties, reloading: Reloading
+) -> Diffing:
+    """Comparing with other configurations. Their adapters read payloads, and have no way out of this process."""
+    nowhere = Outbound(timeout_s=1, transport=_no_network)
+
+    def current() -> Side:
+        routes = reloading.routes
+        return Side(Intake(database, parties.platforms, lambda: routes), parties)
+
+    def propose(content: bytes) -> Side:
+        settings = reloading.proposed(content)
+        others, routes = _parties(settings, nowhere), settings.routes
+        same = {name: each for name, each in parties.platforms.items() if settings.sources.get(name) == running[name]}
+        others = replace(others, platforms={**others.platforms, **same})
+        unusual = (*reloading.restart_before(settings), *route_troubles(routes, others))
+        return Side(
+            Intake(database, others.platforms, lambda: routes),
+            others,
+            unusual,
+            tuple(changes(reloading.routes, routes)),
+        )
+
+    return Diffing(database, current, propose)
+
+
+def _no_network() -> Any:
+    raise NotImplementedError("a comparison calls nobody")
 
 
 def _adapt(

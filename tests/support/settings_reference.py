@@ -48,7 +48,8 @@ Made from the code by `tests/support/settings_reference.py`; a test fails where 
 - A variable holds a list or a table as JSON; secrets, host names, sources and words may also be `one,two`.
 - `.env` in the working folder is read as well; the process's own variables go before it.
 - A name (of a source, a vendor, a key) is lower-case letters, digits and single underscores.
-- `reward-relay config check` lists every mistake. Settings are read at the start: restart the relay after a change.
+- `reward-relay config check` lists every mistake. A change of `[[routes]]` is taken while the relay runs; after any
+  other, restart it.
 - Times are in seconds where a key ends in `_s`. Secrets have no defaults and are never shown.
 """
 

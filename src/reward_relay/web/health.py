@@ -18,7 +18,10 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "PostgreSQL is away, or its migrations are behind"}})
 async def readyz(request: Request) -> JSONResponse:
-    """The process can take webhooks: the database is there and has the newest tables."""
+    """The process can take webhooks: the database is there and has the newest tables.
+
+    `warning`: the configuration file has mistakes, and the routes of before stay in use.
+    """
     try:
         current = await migrate.is_current(request.app.state.relay.database)
     except DatabaseUnavailable as error:
@@ -26,6 +29,9 @@ async def readyz(request: Request) -> JSONResponse:
     if not current:
         detail = "the database's tables are not this version's; run: reward-relay migrate"
         return JSONResponse({"status": "unavailable", "detail": detail}, status_code=503)
+    if request.app.state.relay.reloading.trouble:
+        warning = "the configuration file is not in use as it is now; GET /api/v1/summary says why"
+        return JSONResponse({"status": "ready", "warning": warning})
     return JSONResponse({"status": "ready"})
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from reward_relay.errors import Invalid
+from reward_relay.diffing import Diffing
+from reward_relay.errors import ConfigurationError, Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
 from reward_relay.web.schemas import (
@@ -14,6 +15,7 @@ from reward_relay.web.schemas import (
     Closing,
     Deliveries,
     DeliveryDetail,
+    Diff,
     Error,
     Explain,
     Note,
@@ -21,11 +23,13 @@ from reward_relay.web.schemas import (
     Orders,
     Receipt,
     Refusal,
+    RoutesDiff,
 )
 
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": Error} for code in (401, 403, 404, 409, 422)}
 router = APIRouter(prefix="/api/v1", tags=["ops"], responses=ERRORS)
 Limit = Annotated[int, Query(ge=1, le=200)]
+DIFF_SECONDS = 20.0
 
 
 def _ops(request: Request) -> Ops:
@@ -126,6 +130,16 @@ async def explain(request: Request, _: Viewer, body: Explain) -> dict[str, Any]:
     text = isinstance(body.payload, str)
     raw = str(body.payload) if text else json.dumps(body.payload)
     return _ops(request).explain(body.source, raw.encode("utf-8", "replace"), "" if text else "application/json")
+
+
+@router.post("/routes/diff", response_model=RoutesDiff)
+async def diff(request: Request, _: Operator, body: Diff) -> Any:
+    """What another configuration would have done with the recorded rewards. Nothing is stored, sent or reloaded."""
+    diffing: Diffing = request.app.state.relay.diffing
+    try:
+        return await diffing.diff(body.toml, days=body.days, limit=body.limit, seconds=DIFF_SECONDS)
+    except ConfigurationError as error:
+        raise Invalid("\n".join(error.problems)) from None
 
 
 @router.get("/summary")

@@ -2,7 +2,8 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +43,68 @@ class Explain(BaseModel):
     model_config = ConfigDict(extra="forbid")
     source: str = Field(examples=["loyalty"])
     payload: dict[str, Any] | list[Any] | str
+
+
+class Diff(BaseModel):
+    """A changed configuration file, or its `[[routes]]` alone, at most 256 KiB."""
+
+    model_config = ConfigDict(extra="forbid")
+    toml: str = Field(examples=['[[routes]]\nname = "gift cards"\nvendor = "cards"\nproduct = "CVS"\n'])
+    days: float = Field(7, gt=0, le=3650, description="How far back to look.")
+    limit: int = Field(5000, ge=1, le=5000, description="Deliveries at most, the newest first.")
+
+
+class DiffExample(BaseModel):
+    """One reward, before and after. Without `po_number` it is not understood today."""
+
+    po_number: str | None
+    external_id: str | None
+    source: str
+    at: datetime
+    before: str
+    after: str
+
+
+class DiffGroup(BaseModel):
+    """Rewards that would change in the same way. Sums are of those whose value is known."""
+
+    kind: str = Field(examples=["other_vendor"])
+    title: str
+    count: int
+    route_before: str | None
+    route_after: str | None
+    sum_before: Decimal | None
+    sum_after: Decimal | None
+    examples: list[DiffExample]
+
+
+class DiffHeld(BaseModel):
+    """The orders on hold now: how many a release would free that it does not free today."""
+
+    looked_at: int
+    freed: int
+    no_longer_freed: int
+    examples: list[DiffExample]
+
+
+class RoutesDiff(BaseModel):
+    """What would have been. `cut` says what ended the look early (limit or time), `oldest` how far it got.
+
+    `purged` are deliveries without a body, `repeats` those that are not understood today and would be duplicates.
+    """
+
+    note: str
+    since: datetime
+    looked_at: int
+    changed: int
+    purged: int
+    repeats: int
+    cut: Literal["limit", "time"] | None
+    oldest: datetime | None
+    routes: list[str]
+    warnings: list[str]
+    groups: list[DiffGroup]
+    on_hold: DiffHeld
 
 
 class Event(BaseModel):

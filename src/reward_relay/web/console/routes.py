@@ -48,7 +48,7 @@ async def tried(
 
 def _routes(request: Request) -> dict[str, Any]:
     relay = request.app.state.relay
-    return {"routes": relay.routes(), "sources": list(relay.settings.sources)}
+    return {"routes": relay.reloading.routes, "sources": list(relay.settings.sources)}
 
 
 def _tried(request: Request, session: Any, source: str, body: str, result: Any, error: str | None = None) -> Response:
