@@ -217,7 +217,7 @@ class VendorOrder:
 
     `word` is the vendor's own status word, `known` whether its documentation has it; `detail` is the vendor's
     reason for a refusal; `existed` says that it was there before this call; `status` is the HTTP status and
-    `answer` what of the answer may be kept (never claim data).
+    `answer` what of the answer may be kept (never claim data); `amount` is the face value of all its lines, where told.
     """
 
     vendor_order_id: str
@@ -228,6 +228,7 @@ class VendorOrder:
     existed: bool = False
     status: int | None = None
     answer: str = ""
+    amount: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

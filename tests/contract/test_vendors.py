@@ -50,7 +50,7 @@ def calls(far: FarSide, case: VendorCase) -> list[Any]:
 
 def as_recorded(order: VendorOrder) -> dict[str, Any]:
     """What was understood of an answer, as a recorded file has it."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(order)))
+    found: dict[str, Any] = json.loads(json.dumps(asdict(order), default=str))
     del found["answer"]
     return found
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict
+from starlette.responses import PlainTextResponse
 
 from reward_relay.sandbox.far_side import FarSide
 from reward_relay.sandbox.modes import Rule
@@ -44,6 +45,7 @@ class Control:
         router.add_api_route("/rules", self.add_rules, methods=["POST"], status_code=201)
         router.add_api_route("/rules", self.clear_rules, methods=["DELETE"])
         router.add_api_route("/redemptions", self.open_redemption, methods=["POST"], status_code=201)
+        router.add_api_route("/statement.csv", self.statement, methods=["GET"], response_class=PlainTextResponse)
         router.add_api_route("/state", self.state, methods=["GET"])
         router.add_api_route("/reset", self.reset, methods=["POST"])
         return router
@@ -66,6 +68,10 @@ class Control:
         """Open an Influitive redemption; the answer lists all that are open."""
         self._influitive.owe(owed.reward_redemption.model_dump(), owed.contact)
         return self._influitive.owed()
+
+    async def statement(self) -> str:
+        """The vendor's orders as its accounts department would export them."""
+        return self._vendor.statement()
 
     async def state(self) -> dict[str, Any]:
         """Everything that was counted at the far side; claim data is left out."""

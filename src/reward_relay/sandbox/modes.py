@@ -43,10 +43,16 @@ class Mode(StrEnum):
     CALL_BACK_FIRST = "call_back_first"
     """Vendor, place or callback: calls back before it has answered the order."""
 
+    LOST = "lost"
+    """Vendor, check: answers 404, as if the order had never been made."""
+    OTHER_AMOUNT = "other_amount"
+    """Vendor, check: tells the order with five more on its first line than was ordered."""
+
 
 CALLBACK_MODES = frozenset({Mode.DUPLICATE, Mode.NEVER_CALL_BACK, Mode.CALL_BACK_FIRST})
 PLACE_MODES = CALLBACK_MODES | {Mode.REFUSE, Mode.INSUFFICIENT_FUNDS}
-CALL_MODES = frozenset(Mode) - PLACE_MODES
+CHECK_MODES = frozenset({Mode.LOST, Mode.OTHER_AMOUNT})
+CALL_MODES = frozenset(Mode) - PLACE_MODES - CHECK_MODES
 
 VENDOR = "gcp"
 OPERATIONS: dict[str, frozenset[str]] = {
@@ -61,7 +67,9 @@ OPERATIONS: dict[str, frozenset[str]] = {
 def modes_of(operation: str) -> frozenset[Mode]:
     """The modes that mean something for an operation."""
     if operation == "place":
-        return frozenset(Mode)
+        return frozenset(Mode) - CHECK_MODES
+    if operation == "check":
+        return CALL_MODES | CHECK_MODES
     return CALLBACK_MODES | {Mode.SLOW} if operation == "callback" else CALL_MODES
 
 
@@ -170,7 +178,7 @@ Work = Callable[[Rule | None], Awaitable[Response]]
 async def answer_under(rule: Rule | None, work: Work) -> Response:
     """What the far side answers: `work` done or not, told or not, as the rule says."""
     mode = rule.mode if rule else None
-    if rule is None or mode in PLACE_MODES - {Mode.INSUFFICIENT_FUNDS}:
+    if rule is None or mode in (PLACE_MODES | CHECK_MODES) - {Mode.INSUFFICIENT_FUNDS}:
         return await work(rule)
     if mode is Mode.SLOW:
         await asyncio.sleep(5.0 if rule.delay_s is None else rule.delay_s)

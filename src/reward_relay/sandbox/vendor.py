@@ -80,6 +80,14 @@ class GiftCards:
         made = Counter(order.body.po_number for order in self._orders.values())
         return {"orders": orders, "counts": {"orders": dict(made), "posts": dict(self._posted)}}
 
+    def statement(self) -> str:
+        """Every order as a line of an invoice's export."""
+        lines = ["Order Date,PO Number,Order Id,Status,Total"]
+        for order in self._orders.values():
+            head = order.head()
+            lines.append(",".join(str(head[name]) for name in ("CreatedAt", "PONumber", "Id", "Status", "Total")))
+        return "\n".join(lines) + "\n"
+
     # --- endpoints ---------------------------------------------------------------------------------------
 
     async def token(self, request: Request) -> Response:
@@ -139,13 +147,17 @@ class GiftCards:
         await self._arrange_callback(order, rule)
         return JSONResponse(order.answer(self._claims(order)), status_code=201)
 
-    async def _tell(self, request: Request, order_id: str, _: Rule | None) -> Response:
+    async def _tell(self, request: Request, order_id: str, rule: Rule | None) -> Response:
         if not self._knows_bearer(request):
             return _no(401, "The bearer token is missing, unknown or expired")
         order = self._orders.get(order_id)
-        if order is None:
+        mode = rule.mode if rule else None
+        if order is None or mode is Mode.LOST:
             return _no(404, f"There is no order {order_id}")
-        return JSONResponse(order.answer(self._claims(order)))
+        told = order.answer(self._claims(order))
+        if mode is Mode.OTHER_AMOUNT:
+            told["LineItems"][0] |= {"Value": float(order.body.line_items[0].value) + 5}
+        return JSONResponse(told)
 
     async def _list(self, request: Request, listing: str, _: Rule | None) -> Response:
         if not self._knows_bearer(request):

@@ -128,6 +128,17 @@ class Adapter:
             return []
         return [wire.body_of(entry) for entry in (await self._api.open_redemptions()).entries]
 
+    async def open_list(self) -> tuple[list[bytes], bool] | None:
+        """The bodies of `poll`, and whether they are all there are; None without credentials.
+
+        Raises:
+            CallFailed: as `outbound` gives it.
+        """
+        if self._api.missing():
+            return None
+        found = await self._api.open_redemptions()
+        return [wire.body_of(entry) for entry in found.entries], found.complete
+
     def preview_close(self, order: RewardOrder, ending: Ending) -> OutboundRequest | NothingToDo | ByHand:
         """`POST /reward_redemptions/{id}/decision/…`, with a message where there is one."""
         if ending.outcome is Outcome.CANCELLED:

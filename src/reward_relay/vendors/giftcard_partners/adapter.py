@@ -142,6 +142,10 @@ class Adapter:
             raise self._failure(Unknown, answer, f"the answer about order {vendor_order_id} holds no status")
         return self._order(vendor_order_id, answer)
 
+    def progress_of(self, word: str) -> Progress | None:
+        """What a status word means, also one of a statement; None for one that nobody has documented."""
+        return self._words.get(folded(word))
+
     # --- the order's body --------------------------------------------------------------------------------
 
     def _line_items(self, placement: Placement) -> list[wire.LineItem]:
@@ -241,6 +245,7 @@ class Adapter:
             detail=wire.reason(data) if progress is Progress.REFUSED else None,
             status=answer.status,
             answer=wire.kept(answer),
+            amount=wire.amount(data),
         )
 
     def _raise_for(self, answer: Answer) -> None:

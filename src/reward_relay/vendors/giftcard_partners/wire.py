@@ -7,6 +7,7 @@ Answers can hold claim links and codes, which are worth money: only the fields n
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,7 @@ COMPLAINT = ("Message", "Error", "ErrorMessage", "Reason", "Detail", "Title", "D
 KEPT = ("Id", "OrderId", "Status", "OrderStatus", "State", "PONumber", "Total", "CreatedAt")
 MAX_ID_CHARS = 200
 MAX_COMPLAINTS = 10
+MAX_DIGITS = 12
 
 
 class Payload(BaseModel):
@@ -145,6 +147,23 @@ def first_order_id(data: Any) -> str | None:
 def status_word(data: Any) -> str | None:
     """The vendor's word for how the order is doing."""
     return _first_scalar(data, STATUS)
+
+
+def amount(data: Any) -> Decimal | None:
+    """The face value of all line items; None where one of them does not say its own, or none is listed."""
+    found = next((lines for layer in _layers(data) if isinstance(lines := pick(layer, "LineItems"), list)), [])
+    try:
+        parts = [_number(pick(line, "Value")) * _number(pick(line, "Quantity") or 1) for line in found]
+    except (ValueError, ArithmeticError):
+        return None
+    return sum(parts, Decimal()) if parts else None
+
+
+def _number(value: Any) -> Decimal:
+    number = Decimal(text_of(value) or "")
+    if not number.is_finite() or number < 0 or abs(number.adjusted()) > MAX_DIGITS:
+        raise ValueError("not an amount")
+    return number
 
 
 def reason(data: Any) -> str | None:
