@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "states": "",
     "errors": "",
     "contracts": "states errors",
+    "capabilities": "contracts",
     "fields": "contracts",
     "inbound": "contracts errors",
     "outbound": "contracts errors",
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "diffing": "contracts db errors explaining intake routing steps",
     "conditions": "db logs settings",
     "alerting": "conditions contracts db errors outbound settings",
+    "reconciling": "capabilities contracts db errors intake jobs outbound states steps",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
     **{f"platforms.{name}": "contracts errors fields inbound outbound states platforms.tolerant" for name in PLATFORMS},
@@ -53,16 +55,18 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "contracts db diffing errors ops settings states web.console",
+    "web": "contracts db diffing errors ops reconciling settings states web.console",
     "web.console": "contracts errors settings states web",
     "wiring": "alerting bulk conditions contracts db diffing errors explaining glance intake jobs loading ops outbound "
-    "platforms polling reloading settings steps vendors worker",
+    "platforms polling reconciling reloading settings steps vendors worker",
     "processes": "db errors loading logs reloading settings web wiring",
     "terminal": "errors",
     "orders_cli": "db errors ops processes states wiring",
     "alerts_cli": "errors orders_cli wiring",
     "config_cli": "db errors processes terminal wiring",
-    "cli": "alerts_cli config_cli db errors orders_cli processes sandbox sandbox.demo settings terminal wiring",
+    "reconcile_cli": "db errors orders_cli processes reconciling wiring",
+    "cli": "alerts_cli config_cli db errors orders_cli processes reconcile_cli sandbox sandbox.demo settings terminal "
+    "wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -94,8 +98,8 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli cli config_cli orders_cli terminal",
-    "rich": "alerts_cli cli config_cli orders_cli sandbox.demo terminal",
+    "typer": "alerts_cli cli config_cli orders_cli reconcile_cli terminal",
+    "rich": "alerts_cli cli config_cli orders_cli reconcile_cli sandbox.demo terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from reward_relay import __version__, alerts_cli, config_cli, orders_cli, processes
+from reward_relay import __version__, alerts_cli, config_cli, orders_cli, processes, reconcile_cli
 from reward_relay.db import migrate as migrations
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
@@ -32,6 +32,7 @@ app.add_typer(orders_cli.orders, name="orders")
 app.add_typer(orders_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
 app.add_typer(alerts_cli.alerts, name="alerts")
+app.command("reconcile")(reconcile_cli.reconcile)
 out = Console()
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]

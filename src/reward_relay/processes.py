@@ -146,15 +146,17 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
         await _refuse_old_tables(url)
         relay = build(settings, url, source=configured())
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
+        reconciling = asyncio.create_task(relay.reconciliation.daily())
         _on_end(worker.stop, lifeline)
         log.info("working", sources=list(settings.sources), vendors=list(settings.vendors))
         try:
             async with relay.alerting().looking(), _watching(relay.reloading, worker.stop):
                 await worker.run()
         finally:
-            poller.cancel()
-            with suppress(asyncio.CancelledError):
-                await poller
+            for each in (poller, reconciling):
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
             await relay.close()
 
     _run(main)

@@ -22,6 +22,8 @@ from reward_relay.ops import Ops
 from reward_relay.outbound import Outbound, TransportFactory
 from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
+from reward_relay.reconciling.comparing import AT_ONCE, Limits
+from reward_relay.reconciling.service import Reconciliation
 from reward_relay.reloading import Reloading, changes
 from reward_relay.settings import Settings
 from reward_relay.steps import Parties
@@ -58,6 +60,7 @@ class Relay:
     ops: Ops
     bulk: Bulk
     glance: Glance
+    reconciliation: Reconciliation
     reloading: Reloading
     diffing: Diffing
 
@@ -94,6 +97,7 @@ class Relay:
 
     async def close(self) -> None:
         """Store what was taken, and close every connection."""
+        await self.reconciliation.close()
         await self.intake.close()
         await self.outbound.close()
         await self.database.close()
@@ -132,9 +136,15 @@ def build(
         ops=ops,
         bulk=Bulk(database, ops.actions),
         glance=Glance(database, ops),
+        reconciliation=Reconciliation(database, intake, parties, _limits(settings)),
         reloading=reloading,
         diffing=_diffing(database, settings.sources, parties, reloading),
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    at_once = min([AT_ONCE, *(each.max_in_flight for each in settings.vendors.values())])
+    return Limits(settings.reconcile_days, settings.pending_days, settings.call_deadline_s, at_once)
 
 
 def _parties(settings: Settings, outbound: Outbound) -> Parties:

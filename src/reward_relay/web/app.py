@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from reward_relay import __version__
 from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, Unavailable
-from reward_relay.web import console, health, ops_api, webhooks
+from reward_relay.web import console, health, ops_api, reconcile_api, webhooks
 
 if TYPE_CHECKING:
     from reward_relay.wiring import Relay
@@ -36,7 +36,7 @@ def create_app(relay: "Relay") -> FastAPI:
         lifespan=lifespan,
     )
     app.state.relay = relay
-    for module in (webhooks, ops_api, health, console):
+    for module in (webhooks, ops_api, reconcile_api, health, console):
         app.include_router(module.router)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(DatabaseUnavailable, _database_unavailable)

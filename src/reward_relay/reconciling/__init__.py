@@ -1,0 +1,1 @@
+"""Our orders against what vendors and platforms have: findings, a report, and a repair that is a plan first."""
