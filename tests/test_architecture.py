@@ -33,11 +33,14 @@ MAY_IMPORT = {
     "loading": "contracts errors settings syntax",
     "reloading": "errors loading settings",
     "logs": "",
+    "metrics": "",
+    "tracing": "jobs states",
     # What is done.
     "steps": "contracts errors jobs routing states",
     "db": "contracts errors jobs routing states",
     "intake": "contracts db errors jobs routing settings states",
-    "worker": "db errors jobs outbound states steps",
+    "worker": "db errors jobs metrics outbound states steps",
+    "heartbeat": "db errors",
     "polling": "contracts db errors intake jobs",
     "explaining": "contracts db errors intake routing settings states steps",
     "actions": "contracts db errors intake jobs routing settings states",
@@ -55,11 +58,11 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "contracts db diffing errors ops reconciling settings states web.console",
+    "web": "contracts db diffing errors metrics ops reconciling settings states web.console",
     "web.console": "contracts errors settings states web",
-    "wiring": "alerting bulk conditions contracts db diffing errors explaining glance intake jobs loading ops outbound "
-    "platforms polling reconciling reloading settings steps vendors worker",
-    "processes": "db errors loading logs reloading settings web wiring",
+    "wiring": "alerting bulk conditions contracts db diffing errors explaining glance heartbeat intake jobs loading "
+    "ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
+    "processes": "db errors loading logs metrics reloading settings web wiring",
     "terminal": "errors",
     "orders_cli": "db errors ops processes states wiring",
     "alerts_cli": "errors orders_cli wiring",
@@ -74,7 +77,7 @@ MAY_IMPORT = {
 }
 """Module or package: what of ours it may import. A package's row is for all its modules that have no own row."""
 
-MAY_IMPORT_FOR_TYPES = {"web": "wiring"}
+MAY_IMPORT_FOR_TYPES = {"web": "wiring", "intake": "tracing", "worker": "tracing"}
 """The same, under `if TYPE_CHECKING`."""
 
 ONLY_IN = {
@@ -91,7 +94,8 @@ ONLY_IN = {
     "tenacity": "outbound",
     "fastapi": "sandbox web web.console",
     "starlette": "sandbox web web.console",
-    "prometheus_client": "web",
+    "prometheus_client": "metrics",
+    "opentelemetry": "tracing",
     "jinja2": "web.console",
     "markupsafe": "web.console",
     "itsdangerous": "web.console",

@@ -2,125 +2,31 @@
 
 import asyncio
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from sqlalchemy import text
 
 from reward_relay.db.engine import Database
-from reward_relay.processes import bind
+from support.commands import PATIENCE_S, Start, commands, free_port, gone, ready
 from support.relays import CONFIGURATION, OPERATOR, until
 from support.steered import accepted, roster
-
-PATIENCE_S = 120
-"""A process may take long to start on a busy machine."""
-ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
-
-
-class Command:
-    """A running `reward-relay` with the test's database; what it prints goes to `output`."""
-
-    def __init__(self, folder: Path, database_url: str, arguments: tuple[str, ...], **environment: str) -> None:
-        configuration = folder / "relay.toml"
-        configuration.write_text(CONFIGURATION)
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
-        own |= {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": database_url, **environment}
-        self.output = folder / f"{arguments[0]}.txt"
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "reward_relay", *arguments], cwd=folder, env=own, stdout=output, stderr=output
-            )
-
-    def told(self) -> str:
-        """Everything printed so far."""
-        return self.output.read_text("utf-8", "replace")
-
-    async def address(self) -> str:
-        """Where it says that it listens."""
-
-        async def found() -> str | None:
-            assert self.process.poll() is None, self.told()
-            match = ADDRESS.search(self.told())
-            return match and match[0]
-
-        return str(await until(found, PATIENCE_S))
-
-    def children(self) -> list[psutil.Process]:
-        """The processes that it has started."""
-        return list(psutil.Process(self.process.pid).children(recursive=True))
-
-    async def ended(self) -> int:
-        """Its status, once it has ended."""
-
-        async def status() -> tuple[int] | None:
-            code = self.process.poll()
-            return None if code is None else (code,)
-
-        (code,) = await until(status, PATIENCE_S)
-        return int(code)
-
-
-async def gone(processes: list[psutil.Process]) -> None:
-    """Wait until none of them runs any more."""
-
-    async def none_left() -> bool:
-        return not any(_runs(each) for each in processes)
-
-    await until(none_left, PATIENCE_S)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-Start = Callable[..., Command]
 
 
 @pytest.fixture
 def start(database_url: str, tmp_path: Path) -> Iterator[Start]:
     """Starts commands, and ends whatever is left of them after the test."""
-    started: list[Command] = []
-
-    def run(*arguments: str, **environment: str) -> Command:
-        started.append(Command(tmp_path, database_url, arguments, **environment))
-        return started[-1]
-
-    yield run
-    for command in started:
-        left = command.children() if command.process.poll() is None else []
-        command.process.kill()
-        command.process.wait()
-        for child in left:
-            if _runs(child):
-                child.kill()
+    with commands(tmp_path, database_url) as run:
+        yield run
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=10) as found:
         yield found
-
-
-async def ready(client: httpx.AsyncClient, address: str) -> None:
-    async def answers() -> bool:
-        try:
-            return (await client.get(f"{address}/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    await until(answers, PATIENCE_S)
 
 
 async def test_up_serves_works_and_drains_on_sigterm(start: Start, client: httpx.AsyncClient) -> None:
@@ -171,16 +77,6 @@ async def test_api_processes_share_a_port(start: Start, client: httpx.AsyncClien
     serve.process.send_signal(signal.SIGTERM)
     assert await serve.ended() == 0, serve.told()
     await gone(children)
-
-
-@contextmanager
-def free_port() -> Iterator[int]:
-    """A port that nobody listens on."""
-    listener = bind("127.0.0.1", 0)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.close()
 
 
 LISTENING = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'")

@@ -18,7 +18,7 @@ from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
 from reward_relay.settings import Settings
 from reward_relay.terminal import readable_errors
-from reward_relay.wiring import build, load_settings
+from reward_relay.wiring import build, check_extras, load_settings
 
 app = typer.Typer(
     name="reward-relay",
@@ -43,6 +43,7 @@ Lifeline = Annotated[int | None, typer.Option(hidden=True)]
 def settings_with(host: str | None = None, port: int | None = None) -> Settings:
     """The configured settings, with what the command line says otherwise."""
     settings = load_settings()
+    check_extras(settings)
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return settings.model_copy(update=changes)
 
@@ -128,25 +129,40 @@ def serve(
 @app.command()
 def work(
     processes_: Annotated[int, typer.Option("--processes", min=1, max=64, help="Worker processes.")] = 1,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /metrics of these workers here; 0 takes a free port.", min=0, max=65535)
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address for --metrics-port.")] = "127.0.0.1",
     share: Annotated[int, typer.Option(hidden=True)] = 1,
     lifeline: Lifeline = None,
 ) -> None:
     """The worker alone: places, checks and closes orders. Any number may run, on any number of machines.
 
-    Example: `reward-relay work --processes 2`
+    Example: `reward-relay work --processes 2 --metrics-port 9101`
     """
     processes.end_quietly()
     with readable_errors():
-        settings = load_settings()
+        settings = settings_with()
         with processes.database(settings) as url:
             if processes_ == 1:
-                processes.work_relay(settings, url, processes=share, lifeline=lifeline)
+                with processes.metrics_page(settings, metrics_host, metrics_port):
+                    processes.work_relay(settings, url, processes=share, lifeline=lifeline)
                 return
             family = processes.Family({"RELAY_DATABASE_URL": url})
-            for _ in range(processes_):
-                family.start(["work", "--share", str(processes_)])
-            code = family.run(processes.keep_postgres(settings))
+            with processes.metrics_page(settings, metrics_host, metrics_port, family.counts):
+                for _ in range(processes_):
+                    family.start(["work", "--share", str(processes_)])
+                code = family.run(processes.keep_postgres(settings))
     raise typer.Exit(code)
+
+
+@app.command("processes")
+def list_processes(as_json: orders_cli.AsJson = False) -> None:
+    """Which API and worker processes run, since when, and with which routes.
+
+    Example: `reward-relay processes`
+    """
+    orders_cli.show_processes(as_json=as_json)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from reward_relay.db.engine import database_address
 from reward_relay.db.queries import Row
 from reward_relay.errors import ConfigurationError
 from reward_relay.terminal import readable_errors
-from reward_relay.wiring import build, configured
+from reward_relay.wiring import build, check_extras, configured
 
 config = typer.Typer(help="Check the configuration, and see what another one would change.", no_args_is_help=True)
 out = Console()
@@ -32,6 +32,7 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
     with readable_errors():
         source = configured(file)
         settings = source.load()
+        check_extras(settings)
         relay = build(settings, "postgresql://localhost/none", source=source)
         if settings.database_url is not None:
             database_address(settings.database_url.get_secret_value())

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 import uuid_utils
@@ -24,6 +25,9 @@ from reward_relay.jobs import source_party
 from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
 from reward_relay.states import Outcome, State, Step
+
+if TYPE_CHECKING:
+    from reward_relay.tracing import Tracing
 
 log = structlog.get_logger()
 REJECTED_PER_MINUTE = 20
@@ -63,13 +67,18 @@ class Intake:
     """Takes deliveries for the configured sources. `routes` is asked anew for every order."""
 
     def __init__(
-        self, database: Database, platforms: Mapping[str, Platform], routes: Callable[[], list[Route]]
+        self,
+        database: Database,
+        platforms: Mapping[str, Platform],
+        routes: Callable[[], list[Route]],
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._database = database
+        self._tracing = tracing
         self._platforms = platforms
         self._routes = routes
         self._groups: Groups[Arrival, Receipt] = Groups(self._store)
-        self._hints: Groups[tuple[str, str], bool] = Groups(self._store_hints)
+        self._hints: Groups[tuple[str, str], str | None] = Groups(self._store_hints)
         self._polled: dict[str, frozenset[bytes]] = {}
         self._remembered: list[float] = []
         self._background: set[asyncio.Task[None]] = set()
@@ -82,14 +91,14 @@ class Intake:
             Unauthenticated: wrong or missing signature or secret.
             DatabaseUnavailable: it could not be stored; the platform should try again.
         """
-        platform = self._platform(source)
+        platform, began_ns = self._platform(source), time.time_ns()
         try:
             body = platform.verify(request)
         except Unauthenticated as error:
             self._remember(source, request, error)
             raise
         arrival = self._arrival(source, new_id(), "webhook", body, request.content_type, kept_headers(request))
-        return await self._submit(arrival)
+        return await self._submit(arrival, began_ns, request.headers.get("traceparent"))
 
     async def feed(self, source: str, bodies: Sequence[bytes]) -> list[Receipt]:
         """Take what polling the platform brought, but for what the last poll brought already; receipts of the rest."""
@@ -118,8 +127,12 @@ class Intake:
             UnknownToken: no order of this vendor has the token.
         """
         possible = len(token) <= MAX_TOKEN and token.isprintable()  # PostgreSQL refuses a NUL
-        if not possible or not await self._hints.submit((vendor, token)):
+        began_ns = time.time_ns()
+        order_id = await self._hints.submit((vendor, token)) if possible else None
+        if order_id is None:
             raise UnknownToken("no order has this token; take the URL that came with the order")
+        if self._tracing is not None:
+            self._tracing.callback(order_id, vendor, began_ns)
 
     async def close(self) -> None:
         """Wait until everything taken is stored."""
@@ -232,7 +245,8 @@ class Intake:
             message=withdrawn.reason,
         )
 
-    async def _submit(self, arrival: Arrival) -> Receipt:
+    async def _submit(self, arrival: Arrival, began_ns: int = 0, traceparent: str | None = None) -> Receipt:
+        began_ns = began_ns or time.time_ns()
         try:
             receipt = await self._groups.submit(arrival)
         except DBAPIError as error:
@@ -246,13 +260,24 @@ class Intake:
             order_id=receipt.order_id,
             via=arrival.via,
         )
+        if self._tracing is not None:
+            self._tracing.delivery(
+                receipt.delivery_id,
+                receipt.order_id,
+                made=arrival.order is not None and arrival.order.id == receipt.order_id,
+                source=arrival.source,
+                verdict=receipt.verdict,
+                via=arrival.via,
+                began_ns=began_ns,
+                traceparent=traceparent,
+            )
         return receipt
 
     async def _store(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
         async with self._database.transaction() as connection:
             return await store(connection, arrivals)
 
-    async def _store_hints(self, callbacks: Sequence[tuple[str, str]]) -> list[bool]:
+    async def _store_hints(self, callbacks: Sequence[tuple[str, str]]) -> list[str | None]:
         async with self._database.transaction() as connection:
             return await orders.hint(connection, callbacks)
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay import explaining
 from reward_relay.actions import Actions, because, changed, go, named
-from reward_relay.db import alerts, overview, parties, queries, steering
+from reward_relay.db import alerts, overview, parties, processes, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.search import as_uuid
@@ -201,11 +201,12 @@ class Ops:
         return asdict(receipt)
 
     async def summary(self) -> Row:
-        """Counts by state, the oldest due order, every party with its health, and what is wrong just now."""
+        """Counts by state, the oldest due order, parties and processes, what is wrong, the configuration in use."""
         async with self._database.transaction() as connection:
             found = await overview.summary(connection)
             sick = {row["party"]: row for row in await parties.all_parties(connection)}
             found["alerts"] = await alerts.present(connection)
+            found["processes"] = await processes.all_processes(connection)
         waiting = found.pop("waiting")
         names = self._parties()
         names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]

@@ -311,6 +311,23 @@ def list_parties(as_json: AsJson = False) -> None:
     out.print(table)
 
 
+def show_processes(*, as_json: bool) -> None:
+    """Which API and worker processes run, and with which routes."""
+    found = ask(lambda ops: ops.summary())["processes"]
+    if as_json:
+        _json(found)
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("process", "host", "pid", "version", "routes", "since", "seen", ""):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        alive = "[green]lives[/]" if row["alive"] else "[red]gone[/]"
+        where = (row["kind"], escape(row["host"]), str(row["pid"]), row["version"], row["routes"])
+        trouble = f" [yellow]{escape(row['trouble'])}[/]" if row["trouble"] else ""
+        table.add_row(*where, _time(row["started_at"]), _time(row["seen_at"]), alive + trouble)
+    out.print(table if found else "no process has been here within a day")
+
+
 @parties.command()
 def pause(party: str, note: Note = "") -> None:
     """Stop calling a party; its orders wait.

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,16 +23,16 @@ import structlog
 import uvicorn
 import uvloop
 
-from reward_relay import logs
+from reward_relay import logs, metrics
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
-from reward_relay.errors import DatabaseUnavailable, TablesOutdated
+from reward_relay.errors import ConfigurationError, DatabaseUnavailable, TablesOutdated
 from reward_relay.loading import child_environment
 from reward_relay.reloading import Reloading
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
-from reward_relay.wiring import build, configured
+from reward_relay.wiring import build, configured, tracing_of
 
 log = structlog.get_logger()
 DRAIN_S = 30
@@ -134,7 +135,7 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_refuse_old_tables(url))
     log.info("serving", address="{}:{}".format(*listener.getsockname()[:2]))
-    relay = build(settings, url, source=configured())
+    relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
     serve_app(create_app(relay), listener, lifeline=lifeline, reloading=relay.reloading)
 
 
@@ -144,13 +145,14 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
 
     async def main() -> None:
         await _refuse_old_tables(url)
-        relay = build(settings, url, source=configured())
+        relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
         reconciling = asyncio.create_task(relay.reconciliation.daily())
         _on_end(worker.stop, lifeline)
         log.info("working", sources=list(settings.sources), vendors=list(settings.vendors))
         try:
-            async with relay.alerting().looking(), _watching(relay.reloading, worker.stop):
+            alerting, beating = relay.alerting().looking(), relay.heartbeat("worker").beating()
+            async with alerting, beating, _watching(relay.reloading, worker.stop):
                 await worker.run()
         finally:
             for each in (poller, reconciling):
@@ -236,6 +238,35 @@ def _on_end(stop: Callable[[], None], lifeline: int | None) -> None:
         loop.add_reader(lifeline, parent_ended)
 
 
+def _counts_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="reward-relay-metrics-", ignore_cleanup_errors=True)
+
+
+@contextmanager
+def metrics_page(settings: Settings, host: str, port: int | None, folder: str | None = None) -> Iterator[None]:
+    """Serve the counts of this process (with `folder`: of all that count there) from a thread; no port, no page.
+
+    Raises:
+        ConfigurationError: the address is taken or not ours.
+    """
+    if port is None:
+        yield
+        return
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        server, thread = metrics.serve(host, port, folder)
+    except OSError as error:
+        problem = f"cannot serve metrics on {host}:{port} ({error.strerror}); give another --metrics-port"
+        raise ConfigurationError([problem]) from None
+    log.info("metrics", address=f"http://{host}:{server.server_port}/metrics")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @dataclass(slots=True)
 class Family:
     """A parent's children: they start together and end together.
@@ -248,14 +279,21 @@ class Family:
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     ending: bool = False
     _pipe: tuple[int, int] = field(default_factory=os.pipe)
+    _counts: tempfile.TemporaryDirectory[str] = field(default_factory=_counts_folder)
+
+    @property
+    def counts(self) -> str:
+        """The folder in which the children count for `metrics`; it goes when they have ended."""
+        return self._counts.name
 
     def start(self, arguments: Sequence[str], *, files: Sequence[int] = ()) -> None:
         """Start `reward-relay ARGUMENTS` with the family's lifeline; `files` are inherited."""
         read, _ = self._pipe
+        environment = {**self.environment, metrics.FOLDER_VARIABLE: self.counts}
         self.children.append(
             subprocess.Popen(
                 [sys.executable, "-m", "reward_relay", *arguments, "--lifeline", str(read)],
-                env=child_environment(self.environment, alone=self.folder is not None),
+                env=child_environment(environment, alone=self.folder is not None),
                 cwd=self.folder,
                 pass_fds=[read, *files],
                 start_new_session=True,
@@ -288,6 +326,7 @@ class Family:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        self._counts.cleanup()
         return max((abs(child.returncode) for child in self.children), default=0)
 
     def _end(self, *_: object) -> None:

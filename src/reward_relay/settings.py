@@ -106,6 +106,9 @@ class Settings(Strict):
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")
     pending_days: int = Field(14, ge=1, description="Days of checks after which an order still pending is held.")
     private_hosts: TextList = Field([], description="Host names that may resolve to private addresses.")
+    otlp_endpoint: HttpUrl | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP) that gets each order's trace; needs the extra otel."
+    )
     reconcile_days: int = Field(30, ge=1, le=365, description="Days back that the daily reconciliation looks.")
     alerts: Alerts = Field(default_factory=lambda: Alerts(), description="[alerts]: whom to tell what goes wrong.")
     api_keys: dict[str, ApiKey] = Field({}, description="[api_keys.NAME]: who may use the ops API and console.")

@@ -1,9 +1,11 @@
 """Puts the pieces together. The one module that may import everything."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_relay import steps
 from reward_relay.alerting import Alerting
@@ -15,6 +17,7 @@ from reward_relay.diffing import Diffing, Side
 from reward_relay.errors import ConfigurationError
 from reward_relay.explaining import route_troubles
 from reward_relay.glance import Glance
+from reward_relay.heartbeat import Heartbeat, Kind
 from reward_relay.intake import Intake
 from reward_relay.jobs import Job, Result, source_party, vendor_party
 from reward_relay.loading import Configuration, configuration
@@ -39,6 +42,10 @@ def configured(path: Path | None = None, environ: Mapping[str, str] | None = Non
     return configuration(SOURCE_TYPES, VENDOR_TYPES, path=path, environ=environ)
 
 
+if TYPE_CHECKING:
+    from reward_relay.tracing import Tracing
+
+
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of file and environment.
 
@@ -46,6 +53,34 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
         ConfigurationError: one line for each mistake.
     """
     return configured(path, environ).load()
+
+
+def tracing_of(settings: Settings) -> "Tracing | None":
+    """Spans to the configured collector, None where there is none: then nothing of OpenTelemetry is loaded.
+
+    Raises:
+        ConfigurationError: the optional packages are missing.
+    """
+    check_extras(settings)
+    if settings.otlp_endpoint is None:
+        return None
+    from reward_relay.tracing import Tracing, exported_to
+
+    return Tracing(exported_to(settings.otlp_endpoint))
+
+
+def check_extras(settings: Settings) -> None:
+    """See that the optional packages are there which the settings need.
+
+    Raises:
+        ConfigurationError: they are not.
+    """
+    if settings.otlp_endpoint is not None:
+        try:
+            import_module("reward_relay.tracing")
+        except ImportError as error:
+            problem = f"otlp_endpoint: OpenTelemetry is not installed ({error.name} is missing)"
+            raise ConfigurationError([f"{problem}; run pip install 'reward-relay[otel]', or unset it"]) from None
 
 
 @dataclass(slots=True)
@@ -63,6 +98,7 @@ class Relay:
     reconciliation: Reconciliation
     reloading: Reloading
     diffing: Diffing
+    tracing: "Tracing | None" = None
 
     def worker(self, *, processes: int = 1) -> Worker:
         """A worker; of several processes each gets its share of every party's slots."""
@@ -79,7 +115,7 @@ class Relay:
             breaker_failures=self.settings.breaker_failures,
             breaker_open_s=self.settings.breaker_open_s,
         )
-        return Worker(self.database, shares, step, timing)
+        return Worker(self.database, shares, step, timing, self.tracing)
 
     def poller(self) -> Poller:
         """Asks the platforms that are configured so for open rewards, and keeps the house."""
@@ -95,12 +131,18 @@ class Relay:
         watched = Watched(alerts, frozenset(parties), quiet_after)
         return Alerting(self.database, self.outbound, watched, self.settings.public_url)
 
+    def heartbeat(self, kind: Kind) -> Heartbeat:
+        """Tells everybody, through the database, that this process lives and which routes it uses."""
+        return Heartbeat(self.database, kind, lambda: self.reloading.digest, lambda: self.reloading.trouble)
+
     async def close(self) -> None:
         """Store what was taken, and close every connection."""
         await self.reconciliation.close()
         await self.intake.close()
         await self.outbound.close()
         await self.database.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
 
 def build(
@@ -110,6 +152,7 @@ def build(
     source: Configuration | None = None,
     transport: TransportFactory | None = None,
     pool_size: int = 8,
+    tracing: "Tracing | None" = None,
 ) -> Relay:
     """A process's relay. `transport` replaces the HTTP transport of all outbound calls (for tests).
 
@@ -125,7 +168,7 @@ def build(
     parties = _parties(settings, outbound)
     source = source or replace(configured(Path(), {}), path=None)
     reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
-    intake = Intake(database, parties.platforms, lambda: reloading.routes)
+    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing)
     ops = Ops(database, intake, parties, reloading)
     return Relay(
         settings=settings,
@@ -139,6 +182,7 @@ def build(
         reconciliation=Reconciliation(database, intake, parties, _limits(settings)),
         reloading=reloading,
         diffing=_diffing(database, settings.sources, parties, reloading),
+        tracing=tracing,
     )
 
 

@@ -10,9 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
+from reward_relay import metrics
 from reward_relay.db import orders, parties, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
@@ -22,6 +24,9 @@ from reward_relay.jobs import Job, Result
 from reward_relay.outbound import failure_of
 from reward_relay.states import can_go
 from reward_relay.steps import after_failure, is_party_failure, put_back, unrecordable
+
+if TYPE_CHECKING:
+    from reward_relay.tracing import Tracing
 
 log = structlog.get_logger()
 LOOK_EVERY_S = 1.0
@@ -47,6 +52,14 @@ class Health:
     opened: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """When a step's calls began, in nanoseconds since 1970, and how long they took."""
+
+    began_ns: int
+    took_s: float
+
+
 @dataclass(slots=True)
 class _Load:
     """Slots of one party in this process."""
@@ -65,11 +78,15 @@ class Worker:
         slots: Mapping[str, int],
         step: Callable[[Job], Awaitable[Result]],
         timing: Timing | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._database = database
+        self._tracing = tracing
         self._step = step
         self._timing = timing or Timing()
         self._loads = {party: _Load(count) for party, count in slots.items()}
+        for party in slots:
+            metrics.BREAKER_OPENED.labels(party)  # zero from the start, so that the first opening is a rise
         self._records: Groups[tuple[Job, Result], bool] = Groups(self._record)
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -141,13 +158,16 @@ class Worker:
                 log.warning("claim_too_old", order_id=job.id)
                 await self._record_patiently(job, put_back(job), claimed_at)
                 return
+            began_ns, began = time.time_ns(), time.perf_counter()
             result = await self._call(job)
+            call = _Call(began_ns, time.perf_counter() - began)
+            metrics.call_ended(job.party, job.step, result.call_verdict, call.took_s)
             await self._judge_party(job, result)
             try:
-                await self._record_patiently(job, result, claimed_at)
+                await self._record_patiently(job, result, claimed_at, call)
             except Exception:
                 log.exception("record_failed", order_id=job.id, step=job.step)
-                await self._record_patiently(job, unrecordable(job), claimed_at)
+                await self._record_patiently(job, unrecordable(job), claimed_at, call)
         except Exception:
             log.exception("work_failed", order_id=job.id)
         finally:
@@ -166,7 +186,7 @@ class Worker:
                 raise
             return after_failure(job, failure)
 
-    async def _record_patiently(self, job: Job, result: Result, claimed_at: float) -> None:
+    async def _record_patiently(self, job: Job, result: Result, claimed_at: float, call: _Call | None = None) -> None:
         """Record; while the database is away try again until the lease ends."""
         while True:
             try:
@@ -177,6 +197,16 @@ class Worker:
                     log.error("record_lost", order_id=job.id, detail=str(error))
                     return
                 await asyncio.sleep(RECORD_RETRY_S)
+        self._tell(job, result, call, recorded=recorded)
+
+    def _tell(self, job: Job, result: Result, call: _Call | None, *, recorded: bool) -> None:
+        """One step in the log, the metrics and the order's trace."""
+        if recorded:
+            metrics.STEPS.labels(job.step, result.state).inc()
+        else:
+            metrics.FENCED.labels(job.step).inc()
+        if self._tracing is not None and call is not None:
+            self._tracing.step(job, result, call.began_ns, call.took_s, recorded=recorded)
         log.info(
             "step" if recorded else "fenced",
             order_id=job.id,
@@ -185,6 +215,7 @@ class Worker:
             party=job.party,
             verdict=result.call_verdict,
             state=result.state,
+            took_ms=round(call.took_s * 1000, 1) if call else None,
         )
 
     async def _record(self, results: Sequence[tuple[Job, Result]]) -> list[bool]:
@@ -223,4 +254,6 @@ class Worker:
         log.warning("breaker_open", party=job.party, why=why)
         async with self._database.transaction() as connection:
             open_s = self._timing.breaker_open_s
-            await parties.open_breaker(connection, job.party, open_s, why, probe=job.probe)
+            opened = await parties.open_breaker(connection, job.party, open_s, why, probe=job.probe)
+        if opened and not job.probe:  # a failed probe leaves open what was open
+            metrics.BREAKER_OPENED.labels(job.party).inc()

@@ -191,8 +191,8 @@ RETURNING order_id
 """)
 
 
-async def hint(connection: AsyncConnection, callbacks: Sequence[tuple[str, str]]) -> list[bool]:
-    """The vendor's callbacks, each (vendor, token): the order is looked at soon. False where no order has the token.
+async def hint(connection: AsyncConnection, callbacks: Sequence[tuple[str, str]]) -> list[str | None]:
+    """The vendor's callbacks, each (vendor, token): the order is looked at soon. Its id; None where none has the token.
 
     A token is the order's PO number and its secret, joined by a dot. A hint changes no state: it may be forged,
     repeated or early, so the next check asks the vendor itself.
@@ -200,18 +200,16 @@ async def hint(connection: AsyncConnection, callbacks: Sequence[tuple[str, str]]
     numbers = [token.partition(".")[0] for _, token in callbacks]
     rows = (await connection.execute(TOKENS, {"pos": numbers})).all()
     known = {row.po_number: row for row in rows}
-    genuine: list[bool] = []
-    ids: list[str] = []
+    found: list[str | None] = []
     for number, (vendor, token) in zip(numbers, callbacks, strict=True):
         row = known.get(number)
         secret = token.partition(".")[2].encode("utf-8", "replace")
         right = hmac.compare_digest(row.callback_token.encode() if row else b"-" * 32, secret)
-        genuine.append(row is not None and right and row.vendor == vendor)
-        if row is not None and genuine[-1]:
-            ids.append(str(row.id))
+        found.append(str(row.id) if row is not None and right and row.vendor == vendor else None)
+    ids = [each for each in found if each is not None]
     if ids and (await connection.execute(HINT, {"ids": ids})).first():
         await notify(connection)
-    return genuine
+    return found
 
 
 NEXT_DUE = text("""

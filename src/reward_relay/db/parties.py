@@ -34,13 +34,14 @@ WHERE party = :party AND (paused OR breaker = 'open')
 ALL = text("SELECT party, breaker, failures, open_until, paused, since, why FROM party_health ORDER BY party")
 
 
-async def open_breaker(connection: AsyncConnection, party: str, open_s: float, why: str, *, probe: bool) -> None:
+async def open_breaker(connection: AsyncConnection, party: str, open_s: float, why: str, *, probe: bool) -> bool:
     """Let the party's orders wait for `open_s` seconds, then one probe; each probe that fails doubles the wait.
 
-    A late failure of a call that began before the breaker opened changes nothing. `failures` counts failed probes.
+    A late failure of a call that began before the breaker opened changes nothing: False. `failures` counts failed
+    probes.
     """
     values = {"party": party, "open_s": open_s, "most_s": MOST_OPEN_S, "why": why, "probe": probe}
-    await connection.execute(FAILED, values)
+    return (await connection.execute(FAILED, values)).rowcount > 0
 
 
 async def close_breaker(connection: AsyncConnection, party: str) -> None:

@@ -25,7 +25,7 @@ def create_app(relay: "Relay") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with relay.alerting().looking():
+        async with relay.alerting().looking(), relay.heartbeat("api").beating():
             yield
         await relay.close()
 

@@ -5,7 +5,7 @@ from fastapi.responses import JSONResponse, Response
 
 from reward_relay.db import migrate
 from reward_relay.errors import DatabaseUnavailable
-from reward_relay.web.metrics import exposition
+from reward_relay.metrics import CONTENT_TYPE, exposition
 
 router = APIRouter(tags=["health"])
 
@@ -39,4 +39,4 @@ async def readyz(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     summary = await request.app.state.relay.ops.summary()
-    return Response(exposition(summary), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(exposition(summary), media_type=CONTENT_TYPE)

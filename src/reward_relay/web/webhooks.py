@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from reward_relay.contracts import InboundRequest
 from reward_relay.errors import RequestError, TooLarge
-from reward_relay.web.metrics import INTAKE, INTAKE_SECONDS
+from reward_relay.metrics import INTAKE, INTAKE_SECONDS
 from reward_relay.web.schemas import Error, Receipt
 
 MAX_BODY = 1 << 20
