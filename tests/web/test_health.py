@@ -102,7 +102,8 @@ async def test_made_up_sources_make_no_new_metrics(client: httpx.AsyncClient) ->
     assert not any("made-up" in label for _, labels in await scraped(client) for label in labels)
 
 
-async def test_the_root_leads_somewhere_and_the_api_describes_itself(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/", follow_redirects=True)).status_code == 200
+async def test_the_root_leads_a_browser_to_sign_in_and_the_api_describes_itself(client: httpx.AsyncClient) -> None:
+    page = await client.get("/", headers={"Accept": "text/html"}, follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/login")
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {"/webhooks/{source}", "/vendor-webhooks/{vendor}/{token}", "/api/v1/orders/{order_id}/refuse"} <= set(paths)
