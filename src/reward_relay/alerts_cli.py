@@ -1,15 +1,13 @@
 """The command line's alerts: what is wrong just now, and a test message."""
 
 import asyncio
-import json
-from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from reward_relay.errors import RelayError
-from reward_relay.orders_cli import ask, err, out
+from reward_relay.orders_cli import ask
+from reward_relay.terminal import AsJson, clock, out, print_json, readable_errors
 from reward_relay.wiring import build, load_settings
 
 alerts = typer.Typer(help="What is wrong just now, and who is told.", no_args_is_help=True)
@@ -17,25 +15,25 @@ COLOURS = {"critical": "red", "warning": "yellow"}
 
 
 @alerts.command("list")
-def list_alerts(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def list_alerts(as_json: AsJson = False) -> None:
     """What is wrong just now, critical first.
 
     Example: `reward-relay alerts list`
     """
     found = ask(lambda ops: ops.alerts())
     if as_json:
-        typer.echo(json.dumps(found, indent=2, default=str, ensure_ascii=False))
+        print_json(found)
         return
     table = Table(box=None, header_style="bold")
     for name in ("since", "severity", "what", "told"):
         table.add_column(name, overflow="fold")
     for row in found["items"]:
         colour = COLOURS[row["severity"]]
-        since, told = (each and f"{each.astimezone():%m-%d %H:%M:%S}" for each in (row["since"], row["sent_at"]))
+        since, told = clock(row["since"]), clock(row["sent_at"])
         table.add_row(since, f"[{colour}]{row['severity']}[/]", escape(row["text"]), told or "not yet")
     out.print(table if found["items"] else "nothing is wrong")
     looked = found["looked_at"]
-    out.print(f"[dim]looked at {looked.astimezone():%m-%d %H:%M:%S}[/]" if looked else "nobody has looked yet")
+    out.print(f"[dim]looked at {clock(looked)}[/]" if looked else "nobody has looked yet")
 
 
 @alerts.command()
@@ -53,11 +51,8 @@ def test() -> None:
         finally:
             await relay.close()
 
-    try:
+    with readable_errors():
         answer = asyncio.run(send())
-    except RelayError as error:
-        err.print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     worked = answer.startswith("2")
     out.print(f"{'[green]✓[/]' if worked else '[red]✗[/]'} the receiver answered {escape(answer)}", soft_wrap=True)
     if not worked:

@@ -12,12 +12,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from reward_relay import __version__, alerts_cli, config_cli, orders_cli, processes, reconcile_cli
+from reward_relay import (
+    __version__,
+    alerts_cli,
+    bulk_cli,
+    config_cli,
+    deliveries_cli,
+    orders_cli,
+    processes,
+    reconcile_cli,
+    tail_cli,
+)
 from reward_relay.db import migrate as migrations
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError
 from reward_relay.settings import Settings
-from reward_relay.terminal import readable_errors
+from reward_relay.terminal import AsJson, readable_errors
 from reward_relay.wiring import build, check_extras, load_settings
 
 app = typer.Typer(
@@ -29,10 +39,12 @@ app = typer.Typer(
 )
 app.add_typer(config_cli.config, name="config")
 app.add_typer(orders_cli.orders, name="orders")
-app.add_typer(orders_cli.deliveries, name="deliveries")
+app.add_typer(deliveries_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
 app.add_typer(alerts_cli.alerts, name="alerts")
 app.command("reconcile")(reconcile_cli.reconcile)
+orders_cli.orders.add_typer(bulk_cli.bulk, name="bulk")
+app.command()(tail_cli.tail)
 out = Console()
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]
@@ -157,7 +169,7 @@ def work(
 
 
 @app.command("processes")
-def list_processes(as_json: orders_cli.AsJson = False) -> None:
+def list_processes(as_json: AsJson = False) -> None:
     """Which API and worker processes run, since when, and with which routes.
 
     Example: `reward-relay processes`
@@ -228,7 +240,7 @@ def demo(
 def explain(
     payload: Annotated[Path, typer.Argument(help="A file with the webhook's body; `-` reads standard input.")],
     source: Annotated[str, typer.Option(help="A name of [sources].")],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What would become of a payload: route, vendor request, closing call. Nothing is stored or sent.
 
@@ -249,13 +261,13 @@ def replay(
     delivery: Annotated[list[str] | None, typer.Argument(help="Ids of deliveries.")] = None,
     quarantined: Annotated[bool, typer.Option(help="All quarantined ones instead.")] = False,
     source: Annotated[str | None, typer.Option(help="With --quarantined: only of this source.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take deliveries once more, after a fix of configuration or adapter.
 
     Example: `reward-relay replay --quarantined --source roster`
     """
-    with readable_errors():
-        orders_cli.replay(delivery or [], quarantined=quarantined, source=source)
+    deliveries_cli.replay(delivery or [], quarantined=quarantined, source=source, as_json=as_json)
 
 
 @app.callback(invoke_without_command=True)

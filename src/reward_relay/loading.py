@@ -5,7 +5,6 @@ vendors; `configuration` gets those types from `wiring`. Every mistake is report
 """
 
 import base64
-import difflib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from reward_relay.contracts import SourceSettings, VendorSettings, listed
 from reward_relay.errors import ConfigurationError
+from reward_relay.near import did_you_mean
 from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
 from reward_relay.syntax import BadSyntax, read_toml
 
@@ -175,7 +175,7 @@ def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Pro
             continue
         keys = variable.removeprefix(PREFIX).lower().split("__")
         if keys[0] not in Settings.model_fields:
-            problems.append((variable, "no such setting" + _did_you_mean(keys[0], Settings.model_fields)))
+            problems.append((variable, "no such setting" + did_you_mean(keys[0], Settings.model_fields)))
             continue
         if not _set(raw, keys, _value(env[variable])):
             problems.append((variable, f"{'.'.join(keys[:-1])} is not a table, so it has no {keys[-1]}"))
@@ -217,11 +217,6 @@ def _set(node: Any, keys: Sequence[str], value: Any) -> bool:
     return True
 
 
-def _did_you_mean(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word[:LONGEST_SHOWN], [each for each in known if each != word], n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
 def _sentence(error: Any, types: Sequence[type[BaseModel]], unseen: Collection[str] = ()) -> Problem:
     """One pydantic error in words, without the union's tag in its place, and without the values of `unseen` keys."""
     place = [str(part) for part in error["loc"]]
@@ -231,14 +226,14 @@ def _sentence(error: Any, types: Sequence[type[BaseModel]], unseen: Collection[s
     if kind == "extra_forbidden":
         models: list[type[BaseModel]] = [Settings, Route, ApiKey, Product, Alerts, *types]
         known = {name for each in models for name in each.model_fields}
-        return key, "no such setting" + _did_you_mean(place[-1], known)
+        return key, "no such setting" + did_you_mean(place[-1], known)
     if kind == "missing":
         return key, "is missing, and there is no default"
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         what = "platform" if place[0] == "sources" else "kind"
         tag, tags = error["ctx"].get("tag"), sorted(_tags(types, what))
         trouble = f"{str(tag)[:LONGEST_SHOWN]!r} is not one of" if tag else "is missing; it must be one of"
-        return f"{key}.{what}", f"{trouble} {', '.join(tags)}" + _did_you_mean(tag or "", tags)
+        return f"{key}.{what}", f"{trouble} {', '.join(tags)}" + did_you_mean(tag or "", tags)
     if kind in ("model_type", "dict_type"):
         return key, "must be a table, not a single value"
     if kind == "list_type" and key == "routes":
@@ -330,7 +325,7 @@ def _routes(raw: Raw) -> Iterator[Problem]:
         yield from _conditions(number, route)
         vendors = _tables(raw, "vendors")
         if isinstance(vendor, str) and vendor not in vendors:
-            advice = _did_you_mean(vendor, vendors) or f"; there is: {', '.join(vendors) or 'none'}"
+            advice = did_you_mean(vendor, vendors) or f"; there is: {', '.join(vendors) or 'none'}"
             yield f"routes.{number}.vendor", f"there is no [vendors.{vendor}]{advice}"
         sources = _tables(raw, "sources")
         given = listed(route.get("sources"))
@@ -338,7 +333,7 @@ def _routes(raw: Raw) -> Iterator[Problem]:
             if source not in sources:
                 yield (
                     f"routes.{number}.sources",
-                    f"there is no [sources.{source}]" + _did_you_mean(str(source), sources),
+                    f"there is no [sources.{source}]" + did_you_mean(str(source), sources),
                 )
 
 
@@ -356,7 +351,7 @@ def _alerts(raw: Raw) -> Iterator[Problem]:
     sources = _tables(raw, "sources")
     for name in _tables(alerts, "").get("quiet_after", {}):
         if name not in sources:
-            yield f"alerts.quiet_after.{name}", f"there is no [sources.{name}]" + _did_you_mean(name, sources)
+            yield f"alerts.quiet_after.{name}", f"there is no [sources.{name}]" + did_you_mean(name, sources)
 
 
 def _conditions(number: int, route: Raw) -> Iterator[Problem]:

@@ -23,8 +23,10 @@ from reward_relay.jobs import source_party, vendor_party
 from reward_relay.reloading import Reloading
 from reward_relay.states import Outcome, State
 from reward_relay.steps import Parties
+from reward_relay.timeline import timeline
 
 MAX_PAGE = 200
+VERDICTS = ("accepted", "duplicate", "informational", "quarantined", "rejected")
 
 
 class Ops:
@@ -43,8 +45,8 @@ class Ops:
         Raises:
             Invalid: an unknown state, or a cursor that is none of ours.
         """
-        if filters.get("state") and filters["state"] not in list(State):
-            raise Invalid(f"there is no state {filters['state']!r}; the states are {', '.join(State)}")
+        if (state := filters.get("state")) and state not in list(State):
+            raise Invalid(f"there is no state {state!r}; the states are {', '.join(State)}")
         limit = _page(limit)
         async with self._database.transaction() as connection:
             rows = await queries.list_orders(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
@@ -52,7 +54,9 @@ class Ops:
         return {"items": [shown_order(row) for row in rows[:limit]], "next_cursor": following}
 
     async def order(self, key: str) -> Row:
-        """One order by id, PO number or external id, with its events and calls.
+        """One order by id, PO number or external id: its events, its calls, both and the deliveries as `timeline`.
+
+        `actions` says of each action whether it is allowed now, and what it would do or why it is not.
 
         Raises:
             NotFound: there is none.
@@ -60,7 +64,10 @@ class Ops:
         async with self._database.transaction() as connection:
             row = await self._find(connection, key, lock=False)
             events, calls = await queries.history(connection, row["id"])
-        return {**shown_order(row), "events": events, "calls": calls}
+            arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MAX_PAGE)
+            told = timeline(str(row["delivery_id"]), events, calls, arrived)
+            allowed = await self.actions.allowed(connection, row)
+        return {**shown_order(row), "events": events, "calls": calls, "timeline": told, "actions": allowed}
 
     async def retry(self, key: str, actor: str, note: str) -> Row:
         """Make the next step due now, with all its attempts."""
@@ -110,13 +117,13 @@ class Ops:
         """End an order without telling the platform: a person has seen to it, and knows its `outcome`.
 
         Raises:
-            Invalid: the outcome is already known, and is another one.
+            NotAllowed: also where the outcome is already known, and is another one.
         """
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
             await self.actions.check(connection, "close", row)
             if outcome and row["outcome"] not in (None, outcome):
-                raise Invalid(f"{named(row)} is {row['outcome']} already; close it without another outcome")
+                raise NotAllowed(f"{named(row)} is {row['outcome']} already; close it without another outcome")
             decided = None if row["outcome"] else outcome or Outcome.CANCELLED
             reason = because(f"closed by hand as {decided or row['outcome']}", note)
             change = Move(State.CLOSED, actor, reason, outcome=decided)
@@ -162,7 +169,15 @@ class Ops:
         return {"party": party, "paused": True}
 
     async def deliveries(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
-        """A page of deliveries without their bodies, newest first."""
+        """A page of deliveries without their bodies, newest first.
+
+        Raises:
+            Invalid: an unknown verdict, an order id that is none, or a cursor that is none of ours.
+        """
+        if (verdict := filters.get("verdict")) and verdict not in VERDICTS:
+            raise Invalid(f"there is no verdict {verdict!r}; the verdicts are {', '.join(VERDICTS)}")
+        if (order := filters.get("order_id")) and as_uuid(str(order)) is None:
+            raise Invalid(f"order_id is {order!r}, which is no order's id; find the order first")
         limit = _page(limit)
         async with self._database.transaction() as connection:
             rows = await queries.list_deliveries(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
@@ -199,6 +214,11 @@ class Ops:
             delivery_id, row["source"], bytes(row["body"]), row["content_type"], row["headers"]
         )
         return asdict(receipt)
+
+    async def events(self, after: int | None = None, limit: int = MAX_PAGE) -> list[Row]:
+        """What happened to any order since event `after`, oldest first; without it the newest `limit`."""
+        async with self._database.transaction() as connection:
+            return await queries.events_after(connection, after, limit)
 
     async def summary(self) -> Row:
         """Counts by state, the oldest due order, parties and processes, what is wrong, the configuration in use."""

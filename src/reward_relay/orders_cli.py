@@ -1,63 +1,78 @@
-"""The command line's skin over `ops.Ops`: orders, deliveries, parties."""
+"""The command line's skin over `ops.Ops`: orders and parties."""
 
 import asyncio
 import getpass
 import json
-import sys
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
 import typer
-from rich.console import Console
 from rich.json import JSON
 from rich.markup import escape
 from rich.table import Table
 
 from reward_relay import processes
 from reward_relay.db.queries import Row
-from reward_relay.errors import RelayError, RequestError
-from reward_relay.ops import Ops
+from reward_relay.ops import MAX_PAGE, Ops
+from reward_relay.settings import Settings
 from reward_relay.states import Outcome
-from reward_relay.wiring import build, load_settings
+from reward_relay.terminal import AsJson, clock, out, print_json, readable_errors
+from reward_relay.terminal import state as coloured
+from reward_relay.wiring import Relay, build, load_settings
 
-PIPE_WIDTH = 200
 orders = typer.Typer(help="Find and steer orders.", no_args_is_help=True)
-deliveries = typer.Typer(help="What arrived.", no_args_is_help=True)
 parties = typer.Typer(help="Platforms and vendors.", no_args_is_help=True)
-out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True)
-SHOWN = (
-    "id", "source", "external_id", "route", "vendor", "vendor_order_id", "vendor_status", "message", "next_step",
-    "due_at", "attempts", "in_doubt", "claimed", "last_error",
-)  # fmt: skip
-COLOURS = {"received": "cyan", "placed": "blue", "settled": "magenta", "closed": "green", "on_hold": "yellow"}
-
-VERDICTS = "accepted, duplicate, informational, quarantined, rejected."
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+State = Annotated[str | None, typer.Option(help="received, placed, settled, closed, on_hold.")]
+Source = Annotated[str | None, typer.Option(help="A name of [sources].")]
+Vendor = Annotated[str | None, typer.Option(help="A name of [vendors].")]
+Party = Annotated[str | None, typer.Option(help="Whom the next step calls, as `parties list` names it.")]
+Find = Annotated[str | None, typer.Option("--find", "-q", help="Name, e-mail, external id, PO number.")]
+HoldReason = Annotated[str | None, typer.Option(help="Held for exactly this reason.")]
+After = Annotated[datetime | None, typer.Option(help="Created after this time.")]
+Before = Annotated[datetime | None, typer.Option(help="Created before this time.")]
 Key = Annotated[str, typer.Argument(help="Id, PO number, or the platform's id.")]
 Note = Annotated[str, typer.Option(help="Why; goes into the order's events.")]
 Limit = Annotated[int, typer.Option(min=1, max=200, help="How many.")]
 
 
-def ask(question: Callable[[Ops], Awaitable[Any]]) -> Any:
-    """Ask the ops service over the configured database; an error of ours is a sentence and status 2."""
+def ask_relay(question: Callable[[Relay], Awaitable[Any]]) -> Any:
+    """Ask a service over the configured database; an error of ours is a sentence and status 2."""
 
-    async def main(url: str) -> Any:
+    async def main(settings: Settings, url: str) -> Any:
         relay = build(settings, url, pool_size=2)
         try:
-            return await question(relay.ops)
+            return await question(relay)
         finally:
             await relay.close()
 
-    try:
+    with readable_errors():
         settings = load_settings()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
         with processes.database(settings) as url:
-            return asyncio.run(main(url))
-    except RelayError as error:
-        err.print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+            return asyncio.run(main(settings, url))
+
+
+def ask(question: Callable[[Ops], Awaitable[Any]]) -> Any:
+    """Ask the ops service."""
+    return ask_relay(lambda relay: question(relay.ops))
+
+
+def chosen(
+    state: str | None,
+    source: str | None,
+    vendor: str | None,
+    party: str | None,
+    find: str | None,
+    hold_reason: str | None,
+    after: datetime | None,
+    before: datetime | None,
+) -> Row:
+    """The filters of a command, as the services take them. A time without a zone is this machine's."""
+    times = {"created_after": after and after.astimezone(), "created_before": before and before.astimezone()}
+    words = {"state": state, "source": source, "vendor": vendor, "party": party, "q": find, "hold_reason": hold_reason}
+    return {**words, **times}
 
 
 def actor() -> str:
@@ -65,53 +80,69 @@ def actor() -> str:
     return f"cli:{getpass.getuser()}"
 
 
-def _json(found: Any) -> None:
-    typer.echo(json.dumps(found, indent=2, default=str, ensure_ascii=False))
-
-
-def _state(name: str) -> str:
-    return f"[{COLOURS.get(name, 'white')}]{name}[/]"
-
-
-def _time(value: Any) -> str:
-    return value.astimezone().strftime("%m-%d %H:%M:%S") if value is not None else ""
-
-
 @orders.command("list")
 def list_orders(
-    state: Annotated[str | None, typer.Option(help="received, placed, settled, closed, on_hold.")] = None,
-    source: Annotated[str | None, typer.Option(help="A name of [sources].")] = None,
-    vendor: Annotated[str | None, typer.Option(help="A name of [vendors].")] = None,
-    find: Annotated[str | None, typer.Option("--find", "-q", help="Name, e-mail, external id, PO number.")] = None,
+    state: State = None,
+    source: Source = None,
+    vendor: Vendor = None,
+    party: Party = None,
+    find: Find = None,
+    hold_reason: HoldReason = None,
+    after: After = None,
+    before: Before = None,
     limit: Limit = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, page after page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Orders, newest first.
+    """Orders, newest first. With --all and --json, one order a line.
 
     Example: `reward-relay orders list --state on_hold`
     """
-    wanted = {"state": state, "source": source, "vendor": vendor, "q": find}
+    wanted = chosen(state, source, vendor, party, find, hold_reason, after, before)
+    if everything:
+        ask(lambda ops: _print_all(ops, wanted, as_json=as_json))
+        return
     page = ask(lambda ops: ops.orders(wanted, limit))
     if as_json:
-        _json(page)
+        print_json(page)
         return
+    out.print(_table(page["items"]) if page["items"] else "no such orders")
+    if page["next_cursor"]:
+        out.print(f"[dim]more than {limit}; --all shows all of them, or narrow the search[/]")
+
+
+async def _print_all(ops: Ops, wanted: Row, *, as_json: bool) -> None:
+    cursor, count = None, 0
+    while True:
+        page = await ops.orders(wanted, MAX_PAGE, cursor)
+        cursor, count = page["next_cursor"], count + len(page["items"])
+        if as_json:
+            for row in page["items"]:
+                print_json(row, lines=True)
+        elif page["items"]:
+            out.print(_table(page["items"]))
+        if cursor is None:
+            break
+    if not as_json:
+        out.print(f"[dim]{count} orders[/]")
+
+
+def _table(rows: list[Row]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in ("PO number", "source", "external id", "state"):
         table.add_column(name, no_wrap=True, overflow="ignore" if name == "PO number" else "ellipsis", min_width=8)
     for name in ("recipient", "since", "what next"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for row in page["items"]:
+    for row in rows:
         who = (row["recipient"] or {}).get("email") or (row["recipient"] or {}).get("name") or ""
         following = row["next_step"] or row["outcome"] or ""
         if row["hold_reason"] or row["last_error"]:
             following = row["hold_reason"] or f"{following}, attempt {row['attempts'] + 1}: {row['last_error']}"
         cells = (row["po_number"], row["source"], row["external_id"], who)
         po_number, origin, external_id, recipient = map(escape, cells)
-        since = _time(row["updated_at"])
-        table.add_row(po_number, origin, external_id, _state(row["state"]), recipient, since, escape(following))
-    out.print(table if page["items"] else "no such orders")
-    if page["next_cursor"]:
-        out.print(f"[dim]more than {limit}; raise --limit or narrow the search[/]")
+        since = clock(row["updated_at"])
+        table.add_row(po_number, origin, external_id, coloured(row["state"]), recipient, since, escape(following))
+    return table
 
 
 @orders.command("show")
@@ -122,14 +153,14 @@ def show_order(key: Key, as_json: AsJson = False) -> None:
     """
     found = ask(lambda ops: ops.order(key))
     if as_json:
-        _json(found)
+        print_json(found)
     else:
         print_order(found)
 
 
 def print_order(found: Row) -> None:
-    """An order and its timeline, events and calls in one order of time."""
-    out.print(f"[bold]{found['po_number']}[/] {_state(found['state'])} {found['outcome'] or ''}")
+    """An order, its timeline, and what may be done to it."""
+    out.print(f"[bold]{found['po_number']}[/] {coloured(found['state'])} {found['outcome'] or ''}")
     if found["hold_reason"]:
         out.print(f"[yellow]{escape(found['hold_reason'])}[/]", soft_wrap=True)
     for name in (
@@ -146,29 +177,25 @@ def print_order(found: Row) -> None:
         if found[name]:
             out.print(f"  {name:16} {escape(str(found[name]))}", highlight=False, soft_wrap=True)
     table = Table(box=None, header_style="bold")
-    for name in ("at", "who", "what"):
+    for name in ("at", "who", "what", "took"):
         table.add_column(name, overflow="fold")
-    lines = [
-        (each["at"], each["actor"], f"{_state(each['to_state'])} {escape(each['reason'] or '')}")
-        for each in found["events"]
-    ]
-    for call in found["calls"]:
-        took = (
-            f"{(call['finished_at'] - call['started_at']).total_seconds():.3f} s" if call["finished_at"] else "no end"
-        )
-        told = f"{call['purpose']} → {call['verdict'] or 'not recorded'} {call['status'] or ''} ({took})"
-        lines.append((call["started_at"], call["party"], f"[dim]{escape(told)}[/]"))
-    for at, who, what in sorted(lines, key=lambda line: line[0]):
-        table.add_row(_time(at), who, what)
+    for each in found["timeline"]:
+        told = escape(each["text"])
+        moved = f"{coloured(each['to_state'])} {told}" if each["to_state"] else f"[dim]{told}[/]"
+        unfinished = "no end" if each["kind"] == "call" else ""
+        took = unfinished if each["took_s"] is None else f"{each['took_s']:.3f} s"
+        table.add_row(clock(each["at"]), escape(each["who"]), moved, took)
     out.print(table)
+    can = [f"[bold]{each['action']}[/]: {escape(each['does'])}" for each in found["actions"] if each["allowed"]]
+    out.print("you can " + "; ".join(can) if can else "nothing can be done to it", soft_wrap=True)
 
 
 def _acted(found: Row, as_json: bool) -> None:
     if as_json:
-        _json(found)
+        print_json(found)
     else:
         reason = f": {escape(found['hold_reason'])}" if found["hold_reason"] else ""
-        out.print(f"[green]✓[/] {found['po_number']} is {_state(found['state'])}{reason}", soft_wrap=True)
+        out.print(f"[green]✓[/] {found['po_number']} is {coloured(found['state'])}{reason}", soft_wrap=True)
 
 
 @orders.command()
@@ -226,71 +253,6 @@ def close(
     _acted(ask(lambda ops: ops.close(key, actor(), note, outcome)), as_json)
 
 
-@deliveries.command("list")
-def list_deliveries(
-    verdict: Annotated[
-        str | None, typer.Option(help="accepted, duplicate, informational, quarantined, rejected.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="A name of [sources].")] = None,
-    limit: Limit = 20,
-    as_json: AsJson = False,
-) -> None:
-    """What arrived, newest first, and what became of it.
-
-    Example: `reward-relay deliveries list --verdict quarantined`
-    """
-    page = ask(lambda ops: ops.deliveries({"verdict": verdict, "source": source}, limit))
-    if as_json:
-        _json(page)
-        return
-    table = Table(box=None, header_style="bold")
-    for name in ("received", "id", "source", "verdict", "order", "reason"):
-        table.add_column(name, no_wrap=True, overflow="ignore" if name == "id" else "ellipsis")
-    for row in page["items"]:
-        order = str(row["order_id"] or "")
-        table.add_row(
-            _time(row["received_at"]), str(row["id"]), row["source"], row["verdict"], order, escape(row["reason"] or "")
-        )
-    out.print(table if page["items"] else "no such deliveries")
-
-
-@deliveries.command("show")
-def show_delivery(delivery_id: str) -> None:
-    """One delivery, verbatim, as JSON.
-
-    Example: `reward-relay deliveries show 0190a1b2-…`
-    """
-    _json(ask(lambda ops: ops.delivery(delivery_id)))
-
-
-def replay(ids: list[str], *, quarantined: bool, source: str | None) -> None:
-    """Replay the given deliveries, or every quarantined one (the newest 200)."""
-
-    async def run(ops: Ops) -> list[Row]:
-        wanted = list(ids)
-        if quarantined:
-            page = await ops.deliveries({"verdict": "quarantined", "source": source}, 200)
-            wanted += [str(row["id"]) for row in page["items"]]
-        return [await _replayed(ops, each) for each in wanted]
-
-    done = ask(run)
-    for receipt in done:
-        order = f" → order {receipt['order_id']}" if receipt["order_id"] else f": {receipt['reason']}"
-        out.print(f"{receipt['delivery_id']} {receipt['verdict']}{escape(order)}", highlight=False, soft_wrap=True)
-    if any(receipt["verdict"] == "failed" for receipt in done):
-        raise typer.Exit(1)
-    if not done:
-        out.print("nothing to replay; give delivery ids, or --quarantined")
-
-
-async def _replayed(ops: Ops, delivery_id: str) -> Row:
-    """The receipt, or why this one cannot be replayed; the others go on."""
-    try:
-        return await ops.replay(delivery_id)
-    except RequestError as error:
-        return {"delivery_id": delivery_id, "verdict": "failed", "order_id": None, "reason": error.detail}
-
-
 @parties.command("list")
 def list_parties(as_json: AsJson = False) -> None:
     """Every platform and vendor: what waits for it, and its health.
@@ -299,7 +261,7 @@ def list_parties(as_json: AsJson = False) -> None:
     """
     found = ask(lambda ops: ops.summary())
     if as_json:
-        _json(found["parties"])
+        print_json(found["parties"])
         return
     table = Table(box=None, header_style="bold")
     for name in ("party", "waiting", "due", "health", "why"):
@@ -315,7 +277,7 @@ def show_processes(*, as_json: bool) -> None:
     """Which API and worker processes run, and with which routes."""
     found = ask(lambda ops: ops.summary())["processes"]
     if as_json:
-        _json(found)
+        print_json(found)
         return
     table = Table(box=None, header_style="bold")
     for name in ("process", "host", "pid", "version", "routes", "since", "seen", ""):
@@ -324,27 +286,33 @@ def show_processes(*, as_json: bool) -> None:
         alive = "[green]lives[/]" if row["alive"] else "[red]gone[/]"
         where = (row["kind"], escape(row["host"]), str(row["pid"]), row["version"], row["routes"])
         trouble = f" [yellow]{escape(row['trouble'])}[/]" if row["trouble"] else ""
-        table.add_row(*where, _time(row["started_at"]), _time(row["seen_at"]), alive + trouble)
+        table.add_row(*where, clock(row["started_at"]), clock(row["seen_at"]), alive + trouble)
     out.print(table if found else "no process has been here within a day")
 
 
 @parties.command()
-def pause(party: str, note: Note = "") -> None:
+def pause(party: str, note: Note = "", as_json: AsJson = False) -> None:
     """Stop calling a party; its orders wait.
 
     Example: `reward-relay parties pause vendor:gcp --note "invoice dispute"`
     """
-    ask(lambda ops: ops.pause(party, actor(), note))
+    done = ask(lambda ops: ops.pause(party, actor(), note))
+    if as_json:
+        print_json(done)
+        return
     out.print(f"[green]✓[/] {escape(party)} is paused; its orders wait")
 
 
 @parties.command()
-def resume(party: str, note: Note = "") -> None:
+def resume(party: str, note: Note = "", as_json: AsJson = False) -> None:
     """Call a party again, and release the orders that were held because it refused us.
 
     Example: `reward-relay parties resume vendor:gcp --note "topped up"`
     """
     done = ask(lambda ops: ops.resume(party, actor(), note))
+    if as_json:
+        print_json(done)
+        return
     out.print(f"[green]✓[/] {escape(party)} is called again; {len(done['released'])} held orders released")
     for reason in done["kept"].values():
         out.print(f"[yellow]![/] {escape(reason)}", soft_wrap=True)
@@ -353,7 +321,7 @@ def resume(party: str, note: Note = "") -> None:
 def show_explained(found: Row, *, as_json: bool) -> None:
     """What would become of a payload."""
     if as_json:
-        _json(found)
+        print_json(found)
         return
     out.print(f"[bold]{escape(found['sentence'])}[/]", soft_wrap=True, highlight=False)
     for title, part in (

@@ -17,12 +17,12 @@ from rich.table import Table
 from reward_relay import processes
 from reward_relay.db.queries import Row
 from reward_relay.errors import RelayError
-from reward_relay.orders_cli import PIPE_WIDTH, AsJson, actor
+from reward_relay.orders_cli import actor
 from reward_relay.reconciling.comparing import Scope
 from reward_relay.reconciling.service import OnProgress, Reconciliation
+from reward_relay.terminal import AsJson, out
 from reward_relay.wiring import build, load_settings
 
-out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 CLEAN, FINDINGS, ERROR = 0, 1, 2
 

@@ -1,13 +1,21 @@
 """What the commands of the command line share."""
 
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from reward_relay.errors import ConfigurationError, RelayError
+
+PIPE_WIDTH = 200
+COLOURS = {"received": "cyan", "placed": "blue", "settled": "magenta", "closed": "green", "on_hold": "yellow"}
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 @contextmanager
@@ -20,3 +28,18 @@ def readable_errors() -> Iterator[None]:
         for problem in problems:
             Console(stderr=True).print(f"[red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+
+
+def print_json(found: Any, *, lines: bool = False) -> None:
+    """For scripts: one value, or one of many as a line of its own."""
+    typer.echo(json.dumps(found, indent=None if lines else 2, default=str, ensure_ascii=False))
+
+
+def state(name: str) -> str:
+    """An order's state in its colour."""
+    return f"[{COLOURS.get(name, 'white')}]{name}[/]"
+
+
+def clock(value: Any) -> str:
+    """A time as the clock on the wall shows it; nothing for None."""
+    return value.astimezone().strftime("%m-%d %H:%M:%S") if value is not None else ""

@@ -7,15 +7,22 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from reward_relay.web import ops_api
+from reward_relay.web import bulk_api, ops_api
 from reward_relay.wiring import Relay
 from support.relays import CONFIGURATION, OPERATOR, VIEWER, client_of, relay_of, settings
 from support.steered import accepted, roster, unreachable
 
-ROUTES = [route for route in ops_api.router.routes if isinstance(route, APIRoute)]
+ROUTERS = (*ops_api.routers, bulk_api.router)
+ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 BODIES = {"/api/v1/routes/explain": {"source": "roster", "payload": {}}}
+ACTING = {"/api/v1/bulk/plan": {"action": "retry"}, "/api/v1/bulk/act": {"token": "none"}}
 """Explain is a POST that changes nothing: viewers may use it."""
-VALUES = {"order_id": "R-1", "delivery_id": "01890000-0000-7000-8000-000000000000", "party": "vendor:gcp"}
+VALUES = {
+    "token": "none",
+    "order_id": "R-1",
+    "delivery_id": "01890000-0000-7000-8000-000000000000",
+    "party": "vendor:gcp",
+}
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ async def statuses(client: httpx.AsyncClient) -> dict[tuple[str, str], httpx.Res
     found = {}
     for route in ROUTES:
         for method in route.methods or ():
-            body = BODIES.get(route.path, {}) if method == "POST" else None
+            body = (BODIES | ACTING).get(route.path, {}) if method == "POST" else None
             found[method, route.path] = await client.request(method, route.path.format(**VALUES), json=body)
     return found
 

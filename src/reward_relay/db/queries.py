@@ -87,6 +87,21 @@ async def history(connection: AsyncConnection, order_id: uuid.UUID) -> tuple[lis
     return [dict(row) for row in events], [dict(row) for row in attempts]
 
 
+async def events_after(connection: AsyncConnection, after: int | None, limit: int) -> list[Row]:
+    """Events of all orders with a higher id than `after`, oldest first; without it the newest ones.
+
+    An id is given before its transaction commits, so an event may appear after one with a higher id.
+    """
+    named = (orders.c.po_number, orders.c.source, orders.c.external_id, orders.c.vendor)
+    query = select(*order_events.c, *named).join(orders, orders.c.id == order_events.c.order_id)
+    if after is not None:
+        query = query.where(order_events.c.id > after).order_by(order_events.c.id)
+    else:
+        query = query.order_by(order_events.c.id.desc())
+    found = [dict(row) for row in (await connection.execute(query.limit(limit))).mappings()]
+    return found if after is not None else found[::-1]
+
+
 async def list_deliveries(connection: AsyncConnection, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Deliveries without their bodies, newest first. Filters: source, verdict, order_id, before (a delivery id)."""
     wanted = [deliveries.c[name] == filters[name] for name in ("source", "verdict", "order_id") if filters.get(name)]

@@ -20,10 +20,10 @@ from rich.table import Table
 from reward_relay import processes
 from reward_relay.db.embedded import Embedded
 from reward_relay.sandbox.script import CONFIGURATION, KEY, Reward, rewards
+from reward_relay.terminal import COLOURS
 
 console = Console()
 WAY = ["received", "placed", "settled", "closed"]
-COLOURS = {"received": "cyan", "placed": "blue", "settled": "magenta", "closed": "green", "on_hold": "yellow"}
 COUNTED = ("sent", "orders", "closings")
 READY_S, PATIENCE_S = 60.0, 90.0
 

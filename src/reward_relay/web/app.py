@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -11,13 +11,24 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from reward_relay import __version__
-from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, Unavailable
-from reward_relay.web import console, health, ops_api, reconcile_api, webhooks
+from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, TooLarge, Unavailable
+from reward_relay.web import bulk_api, console, health, ops_api, reconcile_api, webhooks
+from reward_relay.web.documented import Limit
 
 if TYPE_CHECKING:
     from reward_relay.wiring import Relay
 
 log = structlog.get_logger()
+TAGS = {
+    "orders": "Find orders, read their whole history, steer them. An action has a note, and your key's name as actor.",
+    "bulk": "Retry or release many orders: a plan first, and then exactly the plan.",
+    "deliveries": "What arrived, verbatim, and what became of it.",
+    "routes": "What would become of a payload.",
+    "parties": "Platforms and vendors: what waits for whom, and who is not called.",
+    "reconcile": "Our orders against the vendors' and the platforms': a report, and a repair that is a plan first.",
+    "webhooks": "What platforms and vendors post. They prove who they are each in their own way, not with an API key.",
+    "health": "For load balancers and Prometheus; open to whoever can reach the port.",
+}
 
 
 def create_app(relay: "Relay") -> FastAPI:
@@ -34,10 +45,14 @@ def create_app(relay: "Relay") -> FastAPI:
         version=__version__,
         description="Reward webhooks in, exactly one vendor order each, and the platform hears how it ended.",
         lifespan=lifespan,
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.relay = relay
-    for module in (webhooks, ops_api, reconcile_api, health, console):
-        app.include_router(module.router)
+    own = (webhooks.router, *ops_api.routers, bulk_api.router, reconcile_api.router, health.router, console.router)
+    for router in own:
+        app.include_router(router)
+    app.add_middleware(Limit)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(DatabaseUnavailable, _database_unavailable)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -56,7 +71,8 @@ def _for_people(request: Request) -> bool:
 
 
 def _error(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": code, "detail": detail}, status_code=status, headers=headers)
+    storable = detail.encode("utf-8", "replace").decode()  # it may quote half a character
+    return JSONResponse({"error": code, "detail": storable}, status_code=status, headers=headers)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:
@@ -79,19 +95,35 @@ async def _database_unavailable(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    problems = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
-    if _for_people(request):
-        return console.problem(request, Invalid("; ".join(problems)))
-    return _error(422, "invalid", "; ".join(problems))
+    problems = "; ".join(_problem(each) for each in error.errors())
+    return console.problem(request, Invalid(problems)) if _for_people(request) else _error(422, Invalid.code, problems)
+
+
+def _problem(error: dict[str, Any]) -> str:
+    """One mistake in a request, in words."""
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON ({error['ctx']['error']})"
+    place = [str(part) for part in error["loc"]]
+    if place == ["body"]:
+        return f"the body is wrong: {error['msg']}; send an object with Content-Type: application/json"
+    return f"{'.'.join(place)}: {error['msg'].removeprefix('Value error, ')}"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == 404 and _for_people(request):
         return console.problem(request, NotFound(f"there is no page {request.url.path}"))
-    codes = {404: "not_found", 405: "method_not_allowed"}
-    detail = f"there is nothing at {request.method} {request.url.path}; see /docs" if error.status_code == 404 else None
-    return _error(error.status_code, codes.get(error.status_code, "error"), detail or str(error.detail))
+    where, detail, headers = f"{request.method} {request.url.path}", str(error.detail), dict(error.headers or {})
+    if error.status_code == 400:  # the body is not even text
+        return _error(422, Invalid.code, "the body cannot be read; send JSON in UTF-8")
+    if error.status_code == 404:
+        return _error(404, NotFound.code, f"there is nothing at {where}; see /docs")
+    if error.status_code == 405:
+        allowed = headers.get("Allow") or headers.get("allow") or "something else"
+        return _error(405, "method_not_allowed", f"{where} is not possible; it takes {allowed}", headers)
+    if error.status_code == 413:
+        return _error(413, TooLarge.code, detail)
+    return _error(error.status_code, "error", detail, headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

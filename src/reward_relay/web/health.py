@@ -1,22 +1,28 @@
 """Liveness, readiness and metrics: open to whoever can reach the port, and without a word about any order."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from reward_relay.db import migrate
 from reward_relay.errors import DatabaseUnavailable
 from reward_relay.metrics import CONTENT_TYPE, exposition
+from reward_relay.web.documented import errors
+from reward_relay.web.schemas import Health
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
+@router.get("/healthz", response_model=Health)
+async def healthz() -> JSONResponse:
     """The process answers."""
-    return {"status": "ok"}
+    return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", responses={503: {"description": "PostgreSQL is away, or its migrations are behind"}})
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses={503: {"description": "PostgreSQL is away, or its migrations are behind", "model": Health}},
+)
 async def readyz(request: Request) -> JSONResponse:
     """The process can take webhooks: the database is there and has the newest tables.
 
@@ -35,7 +41,7 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=errors(503))
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     summary = await request.app.state.relay.ops.summary()

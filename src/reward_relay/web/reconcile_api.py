@@ -6,15 +6,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from reward_relay.contracts import OptionalText
 from reward_relay.reconciling.comparing import Scope
 from reward_relay.reconciling.findings import Kind, Repair
 from reward_relay.reconciling.service import Reconciliation
 from reward_relay.web.auth import Operator, Viewer
-from reward_relay.web.ops_api import ERRORS
-from reward_relay.web.schemas import Note
+from reward_relay.web.documented import errors
+from reward_relay.web.ops_api import KNOWN
+from reward_relay.web.requests import Note
 
-router = APIRouter(prefix="/api/v1/reconcile", tags=["reconcile"], responses=ERRORS)
+ERRORS = errors(401, 403, 404, 409, 413, 422, 503)
+router = APIRouter(prefix="/api/v1/reconcile", tags=["reconcile"], dependencies=KNOWN, responses=ERRORS)
 
 
 class Wanted(Note):
@@ -109,7 +110,7 @@ class Present(BaseModel):
 class Yes(Note):
     """The token of the report whose repair is wanted."""
 
-    token: Annotated[OptionalText, Field(max_length=100)]
+    token: str = Field(max_length=100, examples=["0f9d3c1e-52a1-4c55-9d0b-5b6b1c0d7e11"])
 
 
 def _service(request: Request) -> Reconciliation:
@@ -118,7 +119,7 @@ def _service(request: Request) -> Reconciliation:
 
 
 @router.post("", response_model=Present, responses={202: {"model": Present, "description": "It goes on; ask again."}})
-async def start(request: Request, response: Response, actor: Operator, body: Wanted) -> Any:
+async def start_reconciliation(request: Request, response: Response, actor: Operator, body: Wanted) -> Any:
     """Compare our orders with the vendors' and the platforms' open lists. 200 with the report, or 202 where it takes
     longer than a few seconds: then ask again. One at a time: 409 while another runs.
     """
@@ -132,13 +133,13 @@ async def start(request: Request, response: Response, actor: Operator, body: Wan
 
 
 @router.get("", response_model=Present)
-async def look(request: Request, _: Viewer) -> Any:
+async def get_reconciliation(request: Request, _: Viewer) -> Any:
     """How far the present run is, and the newest report (also the daily one's)."""
     service = _service(request)
     return {"running": await service.present(), "report": await service.latest()}
 
 
 @router.post("/repair", response_model=Repairs)
-async def repair(request: Request, actor: Operator, body: Yes) -> Any:
+async def repair_reconciliation(request: Request, actor: Operator, body: Yes) -> Any:
     """Carry out what a report of yours says can be repaired; within half an hour, once."""
-    return await _service(request).repair(body.token or "", actor, body.note or "")
+    return await _service(request).repair(body.token, actor, body.note or "")

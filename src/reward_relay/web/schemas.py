@@ -1,14 +1,15 @@
-"""The shapes of the ops API's requests and answers, as OpenAPI shows them."""
+"""The shapes of the ops API's answers, as OpenAPI shows them."""
 
 import uuid
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from reward_relay.contracts import Item, OptionalText, Recipient
-from reward_relay.states import Outcome
+from reward_relay.contracts import Item, Recipient
+from reward_relay.states import State
 
 
 class Error(BaseModel):
@@ -18,40 +19,21 @@ class Error(BaseModel):
     detail: str = Field(examples=["order RR-0123456789ABCDEF is closed (fulfilled)"])
 
 
-class Note(BaseModel):
-    """Why a person does it; goes into the order's events."""
+class Explained(BaseModel):
+    """What would become of a payload. `vendor_request` is exactly what would be sent, secrets as stars."""
 
-    model_config = ConfigDict(extra="forbid")
-    note: Annotated[OptionalText, Field(max_length=1000, examples=["customer called, address confirmed"])] = None
-
-
-class Refusal(Note):
-    """`message` is for the person who redeemed the reward."""
-
-    message: Annotated[OptionalText, Field(max_length=1000, examples=["This reward is out of stock."])] = None
-
-
-class Closing(Note):
-    """`outcome` is how a person knows that it ended."""
-
-    outcome: Outcome | None = Field(None, examples=["fulfilled"])
-
-
-class Explain(BaseModel):
-    """A payload to try: the JSON itself, or the body as text (a form)."""
-
-    model_config = ConfigDict(extra="forbid")
-    source: str = Field(examples=["loyalty"])
-    payload: dict[str, Any] | list[Any] | str
-
-
-class Diff(BaseModel):
-    """A changed configuration file, or its `[[routes]]` alone, at most 256 KiB."""
-
-    model_config = ConfigDict(extra="forbid")
-    toml: str = Field(examples=['[[routes]]\nname = "gift cards"\nvendor = "cards"\nproduct = "CVS"\n'])
-    days: float = Field(7, gt=0, le=3650, description="How far back to look.")
-    limit: int = Field(5000, ge=1, le=5000, description="Deliveries at most, the newest first.")
+    source: str
+    sentence: str = Field(examples=["This would be ordered from cards by route 'gift cards'."])
+    verdict: str
+    reason: str | None
+    external_id: str | None
+    reward: dict[str, Any] | None
+    route: str | None
+    vendor: str | None
+    hold_reason: str | None
+    next_step: str | None
+    vendor_request: dict[str, Any] | None
+    closing_call: dict[str, Any] | None
 
 
 class DiffExample(BaseModel):
@@ -165,11 +147,39 @@ class Order(BaseModel):
     updated_at: datetime
 
 
+class Entry(BaseModel):
+    """A line of the timeline. `who` is the actor of an event, the party of a call, the source of a delivery."""
+
+    at: datetime
+    kind: Literal["event", "call", "delivery"]
+    who: str = Field(examples=["alice"])
+    text: str = Field(examples=["released: route added; goes on as received: place at vendor:cards"])
+    from_state: str | None
+    to_state: str | None
+    purpose: str | None
+    verdict: str | None
+    status: int | None
+    took_s: float | None
+    answer: str | None
+    delivery_id: uuid.UUID | None
+
+
+class Action(BaseModel):
+    """Whether a person may do it now: what it would do, or why not, in the words of the 409."""
+
+    action: Literal["retry", "hold", "release", "refuse", "close"]
+    allowed: bool
+    does: str | None = Field(examples=["place at vendor:cards is due now, with all its attempts"])
+    why_not: str | None
+
+
 class OrderDetail(Order):
-    """An order with everything that happened to it."""
+    """An order with everything that happened to it, and what may be done to it now."""
 
     events: list[Event]
     calls: list[Call]
+    timeline: list[Entry]
+    actions: list[Action]
 
 
 class Orders(BaseModel):
@@ -233,3 +243,132 @@ class Receipt(BaseModel):
     order_id: str | None
     verdict: str = Field(examples=["accepted"])
     reason: str | None = None
+
+
+class Taken(BaseModel):
+    """A vendor's callback was taken: its order is looked at soon."""
+
+    verdict: Literal["accepted"]
+
+
+class Health(BaseModel):
+    """How a process does; `detail` where it does not."""
+
+    status: Literal["ok", "ready", "unavailable"]
+    detail: str | SkipJsonSchema[None] = None
+    warning: str | SkipJsonSchema[None] = None
+
+
+class Oldest(BaseModel):
+    """The order that has been due for longest."""
+
+    id: uuid.UUID
+    po_number: str
+    party: str
+    late_s: float
+
+
+class Party(BaseModel):
+    """A platform or vendor: what waits for it, and its health."""
+
+    party: str = Field(examples=["vendor:cards"])
+    waiting: int
+    due: int
+    claimed: int
+    breaker: Literal["closed", "open"]
+    failures: int
+    open_until: datetime | None
+    paused: bool
+    since: datetime | None
+    why: str | None
+
+
+class Summary(BaseModel):
+    """The whole at a glance; `trouble` counts deliveries that were quarantined or rejected."""
+
+    states: dict[State, int]
+    oldest_due: Oldest | None
+    trouble: dict[str, int]
+    parties: list[Party]
+    alerts: list[Alert]
+    configuration: dict[str, Any]
+    processes: list[dict[str, Any]] = Field(description="The relay's own processes: which run, which routes they use")
+
+
+class Paused(BaseModel):
+    """A party that is not called."""
+
+    party: str
+    paused: bool
+
+
+class Resumed(BaseModel):
+    """A party that is called again: the orders that were released, and why the others stay on hold."""
+
+    party: str
+    released: list[uuid.UUID]
+    kept: dict[str, str]
+
+
+class Planned(BaseModel):
+    """An order of a plan, as it was then."""
+
+    id: uuid.UUID
+    po_number: str
+    source: str
+    external_id: str
+    state: State
+
+
+class Would(Planned):
+    """What would happen to it, in the words of its event."""
+
+    does: str = Field(examples=["goes on as received: place at vendor:cards by route 'gift cards'"])
+
+
+class Wont(Planned):
+    """Why nothing would happen to it."""
+
+    why: str
+
+
+class Group(BaseModel):
+    """How many orders the same would happen to."""
+
+    does: str
+    count: int
+
+
+class Skipped(BaseModel):
+    """An order that was no longer as it was planned."""
+
+    id: uuid.UUID
+    po_number: str
+    why: str = Field(examples=["moved meanwhile: now placed"])
+
+
+class BulkResult(BaseModel):
+    """What became of a plan."""
+
+    done: list[Would]
+    skipped: list[Skipped]
+
+
+class BulkPlan(BulkResult):
+    """What would happen, to which orders; and, once it is carried out, what did. `cut`: more than 5,000 match."""
+
+    token: str
+    action: Literal["retry", "release"]
+    actor: str
+    note: str
+    filters: dict[str, str]
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    count: int
+    refused: int
+    cut: bool
+    groups: list[Group]
+    would: list[Would]
+    wont: list[Wont]
+    left: int

@@ -9,15 +9,39 @@ from fastapi.responses import JSONResponse
 from reward_relay.contracts import InboundRequest
 from reward_relay.errors import RequestError, TooLarge
 from reward_relay.metrics import INTAKE, INTAKE_SECONDS
-from reward_relay.web.schemas import Error, Receipt
+from reward_relay.web.documented import MAX_BODY, errors
+from reward_relay.web.schemas import Receipt, Taken
 
-MAX_BODY = 1 << 20
 router = APIRouter(tags=["webhooks"])
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": Error} for code in (401, 404, 413, 503)}
+ERRORS = errors(401, 404, 413, 503)
 
 
-@router.post("/webhooks/{source}", status_code=202, response_model=Receipt, responses=ERRORS)
-async def webhook(source: str, request: Request) -> JSONResponse:
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "What the platform posts: JSON or a form, at most 1 MiB",
+        "content": {
+            "application/json": {"schema": {}, "example": {"event": "reward.redeemed"}},
+            "application/x-www-form-urlencoded": {"schema": {"type": "object"}},
+        },
+    }
+}
+TOKENS: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": where, "required": False, "schema": {"type": "string"}, "description": text}
+        for name, where, text in (
+            ("X-Webhook-Token", "header", "A secret of the source, for platforms that send a token"),
+            ("token", "query", "The same, for platforms that cannot send headers"),
+        )
+    ]
+}
+CALLBACK: dict[str, Any] = {"requestBody": {**BODY["requestBody"], "required": False}}
+
+
+@router.post(
+    "/webhooks/{source}", status_code=202, response_model=Receipt, responses=ERRORS, openapi_extra=BODY | TOKENS
+)
+async def post_webhook(source: str, request: Request) -> JSONResponse:
     """A platform's webhook. Stored before it is answered; 2xx also for what we cannot read."""
     began = time.perf_counter()
     try:
@@ -37,8 +61,14 @@ async def webhook(source: str, request: Request) -> JSONResponse:
     return JSONResponse(answer, status_code=202)
 
 
-@router.post("/vendor-webhooks/{vendor}/{token}", status_code=202, responses=ERRORS)
-async def vendor_webhook(vendor: str, token: str, request: Request) -> JSONResponse:
+@router.post(
+    "/vendor-webhooks/{vendor}/{token}",
+    status_code=202,
+    response_model=Taken,
+    responses=errors(404, 413, 503),
+    openapi_extra=CALLBACK,
+)
+async def post_vendor_webhook(vendor: str, token: str, request: Request) -> JSONResponse:
     """A vendor's callback about one order. Its body is not believed: the relay asks the vendor itself, soon."""
     await read_body(request)
     await request.app.state.relay.intake.hint(vendor, token)
