@@ -29,7 +29,13 @@ class Glance:
         async with self._database.transaction() as connection:
             reasons = await overview.held(connection) if found["states"]["on_hold"] else []
             flows = [(name, *shape, *await overview.flow(connection, *shape)) for name, shape in CHARTS.items()]
-        found["needs"] = [*_of_parties(found), *_of_orders(found, reasons), *_of_the_rest(found)]
+        found["needs"] = [
+            *_of_the_house(found),
+            *_of_parties(found),
+            *_of_orders(found, reasons),
+            *_of_deliveries(found),
+            *_of_alerts(found),
+        ]
         found["flow"] = {
             name: {"width_s": width_s, "buckets": _buckets(number, came, ended)}
             for name, width_s, number, came, ended in flows
@@ -50,6 +56,36 @@ def _buckets(number: int, came: Any, ended: Any) -> list[Row]:
 
 def _need(urgency: str, text: str, page: str, **query: str) -> Row:
     return {"urgency": urgency, "text": text, "page": page, "query": query}
+
+
+def _of_the_house(found: Row) -> list[Row]:
+    """Whether anybody works, and with the configuration that is in the file."""
+    needs = []
+    workers = [each for each in found["processes"] if each["kind"] == "worker"]
+    if workers and not any(each["alive"] for each in workers):
+        text = f"no worker runs (last seen on {workers[-1]['host']}): nothing is placed, checked or closed"
+        needs.append(_need("critical", text, "parties"))
+    trouble = found["configuration"]["trouble"]
+    others = {each["trouble"] for each in found["processes"] if each["alive"] and each["trouble"]} - {trouble}
+    for each in [trouble, *sorted(others)] if trouble else sorted(others):
+        needs.append(_need("critical", f"the configuration file is not in use: {each}", "routes"))
+    if len({each["routes"] for each in found["processes"] if each["alive"]}) > 1:
+        needs.append(_need("warning", "not all processes use the same routes; wait a moment, or restart", "parties"))
+    for key in found["configuration"]["restart_needed"]:
+        needs.append(_need("note", f"changed in the file, and in use only after a restart: {key}", "routes"))
+    return needs
+
+
+def _of_alerts(found: Row) -> list[Row]:
+    """What takes time to notice; the other alerts are looked at anew above."""
+    slow = {"quiet": "deliveries", "unclosed": "orders"}
+    needs = []
+    for each in found["alerts"]:
+        condition, _, subject = each["key"].partition("/")
+        if condition in slow:
+            state = {"state": "settled"} if condition == "unclosed" else {}
+            needs.append(_need(each["severity"], each["text"], slow[condition], source=subject, **state))
+    return needs
 
 
 def _of_parties(found: Row) -> list[Row]:
@@ -87,7 +123,7 @@ def _of_orders(found: Row, reasons: list[Row]) -> list[Row]:
     return needs
 
 
-def _of_the_rest(found: Row) -> list[Row]:
+def _of_deliveries(found: Row) -> list[Row]:
     needs = []
     trouble = found["trouble"]
     if number := trouble.get("quarantined"):

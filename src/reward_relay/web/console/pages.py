@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from reward_relay.errors import DatabaseUnavailable, NotFound, RequestError, Unauthenticated
 from reward_relay.states import Outcome
 from reward_relay.web.auth import NONE_CONFIGURED, actor_of
-from reward_relay.web.console import deliveries, orders, routes
+from reward_relay.web.console import deliveries, orders, reconcile, routes
 from reward_relay.web.console.charts import Bar
 from reward_relay.web.console.session import (
     Actor,
@@ -131,5 +131,5 @@ def problem(request: Request, error: Exception) -> Response:
     return page(request, "problem.html", session, status, detail=detail, number=status)
 
 
-for module in (orders, deliveries, routes):
+for module in (orders, deliveries, routes, reconcile):
     router.include_router(module.router)

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import Response
 
-from reward_relay.errors import RequestError
-from reward_relay.web.console.session import Reader, same_site
+from reward_relay.errors import ConfigurationError, RequestError
+from reward_relay.web.console.session import Actor, Reader, same_site
 from reward_relay.web.console.views import page
 
 router = APIRouter()
 MAX_TEXT = 1 << 20
+DIFF_LIMIT, DIFF_SECONDS = 5000, 20.0
 
 
 @router.get("/routes")
@@ -46,9 +47,38 @@ async def tried(
     return _tried(request, session, source, body, result)
 
 
+@router.get("/routes/diff")
+async def diff_form(request: Request, session: Reader) -> Response:
+    """The form for another configuration."""
+    return page(request, "diff.html", session, text="", days=7, found=None, problems=[], **_routes(request))
+
+
+@router.post("/routes/diff")
+async def diff(
+    request: Request,
+    session: Actor,
+    text: Annotated[str, Form(max_length=MAX_TEXT)] = "",
+    days: Annotated[int, Form(ge=1, le=365)] = 7,
+    file: Annotated[UploadFile | None, File()] = None,
+) -> Response:
+    """What another configuration would have done. Nothing is stored, sent or put to use."""
+    if file is not None and file.filename:
+        text = (await file.read(MAX_TEXT)).decode("utf-8", "replace")
+    found, problems, status = None, [], 200
+    try:
+        found = await request.app.state.relay.diffing.diff(text, days=days, limit=DIFF_LIMIT, seconds=DIFF_SECONDS)
+    except ConfigurationError as error:
+        problems, status = error.problems, 422
+    except RequestError as error:
+        problems, status = [error.detail], error.status
+    context = {"text": text, "days": days, "found": found, "problems": problems}
+    return page(request, "diff.html", session, status, **context, **_routes(request))
+
+
 def _routes(request: Request) -> dict[str, Any]:
     relay = request.app.state.relay
-    return {"routes": relay.reloading.routes, "sources": list(relay.settings.sources)}
+    state = relay.reloading.summary()
+    return {"routes": relay.reloading.routes, "sources": list(relay.settings.sources), "configuration": state}
 
 
 def _tried(request: Request, session: Any, source: str, body: str, result: Any, error: str | None = None) -> Response:

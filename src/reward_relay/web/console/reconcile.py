@@ -1,0 +1,52 @@
+"""Our orders against the vendors' and the platforms': the newest report, a new run, and the repair after a look."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from reward_relay.errors import NotAllowed
+from reward_relay.reconciling.comparing import Scope
+from reward_relay.web.console.session import Actor, Reader, Session
+from reward_relay.web.console.views import page
+
+router = APIRouter()
+CHOICES = ("none", "sample", "all")
+Note = Annotated[str, Form(max_length=1000)]
+
+
+@router.get("/reconcile")
+async def report(request: Request, session: Reader, part: str = "") -> Response:
+    """The newest report, and the run that is under way."""
+    return await _shown(request, session, "reconcile_live.html" if part else "reconcile.html")
+
+
+@router.post("/reconcile")
+async def start(
+    request: Request, session: Actor, closed: Annotated[str, Form()] = "sample", note: Note = ""
+) -> Response:
+    """Start a run; the page follows it."""
+    scope = Scope(closed=closed if closed in CHOICES else "sample")
+    try:
+        await request.app.state.relay.reconciliation.start(scope, session.name, note, wait_s=1.0)
+    except NotAllowed as error:
+        return await _shown(request, session, status=error.status, error=error.detail)
+    return RedirectResponse("/reconcile", 303)
+
+
+@router.post("/reconcile/repair")
+async def repair(request: Request, session: Actor, token: Annotated[str, Form()] = "", note: Note = "") -> Response:
+    """Carry out what the report says can be repaired."""
+    try:
+        await request.app.state.relay.reconciliation.repair(token, session.name, note)
+    except NotAllowed as error:
+        return await _shown(request, session, status=error.status, error=error.detail)
+    return RedirectResponse("/reconcile", 303)
+
+
+async def _shown(
+    request: Request, session: Session, template: str = "reconcile.html", status: int = 200, **more: Any
+) -> Response:
+    service = request.app.state.relay.reconciliation
+    context = {"report": await service.latest(), "running": await service.present(), "choices": CHOICES}
+    return page(request, template, session, status, **context, **more)
