@@ -1,6 +1,6 @@
 """Our orders against the vendors' and the platforms': the newest report, a new run, and the repair after a look."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
@@ -11,7 +11,7 @@ from reward_relay.web.console.session import Actor, Reader, Session
 from reward_relay.web.console.views import page
 
 router = APIRouter()
-CHOICES = ("none", "sample", "all")
+Closed = Literal["none", "sample", "all"]
 Note = Annotated[str, Form(max_length=1000)]
 
 
@@ -23,10 +23,10 @@ async def report(request: Request, session: Reader, part: str = "") -> Response:
 
 @router.post("/reconcile")
 async def start(
-    request: Request, session: Actor, closed: Annotated[str, Form()] = "sample", note: Note = ""
+    request: Request, session: Actor, closed: Annotated[Closed, Form()] = "sample", note: Note = ""
 ) -> Response:
     """Start a run; the page follows it."""
-    scope = Scope(closed=closed if closed in CHOICES else "sample")
+    scope = Scope(closed=closed)
     try:
         await request.app.state.relay.reconciliation.start(scope, session.name, note, wait_s=1.0)
     except NotAllowed as error:
@@ -48,5 +48,5 @@ async def _shown(
     request: Request, session: Session, template: str = "reconcile.html", status: int = 200, **more: Any
 ) -> Response:
     service = request.app.state.relay.reconciliation
-    context = {"report": await service.latest(), "running": await service.present(), "choices": CHOICES}
+    context = {"report": await service.latest(), "running": await service.present(), "choices": get_args(Closed)}
     return page(request, template, session, status, **context, **more)
