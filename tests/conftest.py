@@ -16,7 +16,9 @@ import pytest
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
+from support.browser import chromium
 
+collect_ignore = [] if chromium() else ["web/test_browser.py"]
 TEMPLATE = "relay_template"
 FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_connections=200")
 
@@ -54,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a process of pytest-xdist where the server is."""
     node.workerinput["folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what could not be tried here."""
+    if collect_ignore:
+        terminalreporter.write_line("tests/web/test_browser.py was left out: no Chromium here (Debian: chromium)")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
