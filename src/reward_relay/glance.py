@@ -93,10 +93,10 @@ def _of_parties(found: Row) -> list[Row]:
     for each in found["parties"]:
         name, waiting = each["party"], _counted(each["waiting"], "order")
         if each["paused"]:
-            text = f"{name} is paused, {waiting} for it: {each['why'] or 'no reason given'}"
+            text = f"{name} is paused, {waiting} waiting for it: {each['why'] or 'no reason given'}"
             needs.append(_need("critical", text, "parties"))
         elif each["breaker"] == "open":
-            needs.append(_need("warning", f"{name} fails, {waiting} for it: {each['why']}", "parties"))
+            needs.append(_need("warning", f"{name} fails, {waiting} waiting for it: {each['why']}", "parties"))
     return needs
 
 
@@ -115,7 +115,8 @@ def _of_orders(found: Row, reasons: list[Row]) -> list[Row]:
     if len(ranked) > MOST_NEEDS:
         needs.append(_need("warning", f"and {len(ranked) - MOST_NEEDS} more reasons", "orders", state="on_hold"))
     late = found["oldest_due"]
-    if late and late["late_s"] > LATE_S:
+    stopped = {each["party"] for each in found["parties"] if each["paused"] or each["breaker"] == "open"}
+    if late and late["late_s"] > LATE_S and late["party"] not in stopped:
         text = (
             f"order {late['po_number']} is due for {late['party']}, {late['late_s'] / 60:.0f} min late: is a worker up?"
         )

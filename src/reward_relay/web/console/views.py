@@ -1,6 +1,7 @@
 """How pages are made: the templates, what they may call, and the headers every page has."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -29,6 +30,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Nothing from another address, no script in a page, nothing kept by the browser."""
+BRACKETS = re.compile(r" \([^()]*\)")
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -94,6 +96,11 @@ def things(items: Any) -> str:
     return "; ".join(found)
 
 
+def brief(reason: str, po_number: str) -> str:
+    """A reason without what the order's own page says already: its number, and what stands in brackets."""
+    return BRACKETS.sub("", reason.removeprefix(f"order {po_number} "))
+
+
 def link(path: str, query: Mapping[str, Any]) -> str:
     """A path with those parameters that say something."""
     said = {name: str(value) for name, value in query.items() if value not in (None, "")}
@@ -116,6 +123,7 @@ ENVIRONMENT = Environment(
 )
 ENVIRONMENT.filters |= {
     "ago": ago,
+    "brief": brief,
     "clock": clock,
     "hour": hour,
     "money": money,
