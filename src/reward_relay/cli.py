@@ -103,7 +103,7 @@ def up(host: Host = None, port: Port = None) -> None:
 
 def _announce(settings: Settings, address: str, login: str) -> None:
     sources = "\n".join(f"  POST {address}/webhooks/{name}" for name in settings.sources) or "  (no [sources] yet)"
-    lines = [f"API        {address}/docs", f"Log in     {login}", "Webhooks", sources]
+    lines = [f"Console    {address}", f"Log in     {login}", f"API        {address}/docs", "Webhooks", sources]
     if settings.public_url is None:
         lines.append("[yellow]public_url is not set: vendors outside this machine cannot call back; polling works[/]")
     if not settings.routes:

@@ -224,6 +224,7 @@ def _first_word(each: Seen) -> Any:
 
 def _look_round(relay: str, sandbox: str) -> None:
     lines = [
+        f"Console    {relay}",
         f"API        {relay}/docs",
         f"Key        {KEY}",
         f"Orders     curl -H 'Authorization: Bearer {KEY}' {relay}/api/v1/orders",
