@@ -79,6 +79,12 @@ async def test_api_processes_share_a_port(start: Start, client: httpx.AsyncClien
     await gone(children)
 
 
+def test_children_that_are_ended_before_they_listen_to_signals_end_well() -> None:
+    family = Family()
+    family.start(["sandbox", "--port", "0"])
+    assert family.stop() == 0
+
+
 LISTENING = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'")
 
 
@@ -187,3 +193,14 @@ async def test_sighup_to_the_parent_reaches_every_child_and_ends_none(
     for command in (serve, work):
         command.process.send_signal(signal.SIGTERM)
         assert await command.ended() == 0, command.told()
+
+
+async def test_serve_without_a_key_says_how_to_open_the_console(database_url: str, tmp_path: Path) -> None:
+    first, last = CONFIGURATION.index("[api_keys.alice]"), CONFIGURATION.index("[sources.talkable]")
+    with commands(tmp_path, database_url, CONFIGURATION[:first] + CONFIGURATION[last:]) as run:
+        serve = run("serve", "--port", "0")
+
+        async def told() -> bool:
+            return "add [api_keys.NAME]" in serve.told()
+
+        await until(told, PATIENCE_S)

@@ -32,6 +32,7 @@ from reward_relay.loading import child_environment
 from reward_relay.reloading import Reloading
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
+from reward_relay.web.auth import NONE_CONFIGURED
 from reward_relay.wiring import build, configured, tracing_of
 
 log = structlog.get_logger()
@@ -135,6 +136,8 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_refuse_old_tables(url))
     log.info("serving", address="{}:{}".format(*listener.getsockname()[:2]))
+    if not settings.api_keys:
+        log.warning("ops_closed", detail=NONE_CONFIGURED)
     relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
     serve_app(create_app(relay), listener, lifeline=lifeline, reloading=relay.reloading)
 
@@ -327,7 +330,8 @@ class Family:
                 child.kill()
                 child.wait()
         self._counts.cleanup()
-        return max((abs(child.returncode) for child in self.children), default=0)
+        quiet = (0, -signal.SIGTERM)  # a child that we end before it can listen to signals has begun nothing
+        return max((abs(child.returncode) for child in self.children if child.returncode not in quiet), default=0)
 
     def _end(self, *_: object) -> None:
         self.ending = True

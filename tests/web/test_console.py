@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from reward_relay.db.embedded import Embedded
+from reward_relay.web import console
 from reward_relay.web.console import session
 from reward_relay.wiring import Relay
 from support.outage import outage
@@ -246,3 +247,11 @@ async def test_pages_allow_nothing_from_elsewhere_and_are_not_kept(browser: http
     for name in ("htmx.min.js", "console.css", "console.js", "icon.svg"):
         assert (await browser.get(f"/console/{name}")).status_code == 200
     assert (await browser.get("/console/..%2fviews.py")).status_code == 404
+
+
+def test_no_page_names_an_outside_address() -> None:
+    files = [path for path in Path(console.__path__[0]).rglob("*") if path.suffix in (".html", ".css", ".svg")]
+    assert len(files) > 20
+    namespace = 'xmlns="http://www.w3.org/2000/svg"'
+    found = {path.name for path in files if re.search(r"\b(https?:)?//[a-z]", path.read_text().replace(namespace, ""))}
+    assert found == set()
