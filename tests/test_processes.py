@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from reward_relay.db.engine import Database
+from reward_relay.processes import Family
 from support.commands import PATIENCE_S, Start, commands, free_port, gone, ready
 from support.relays import CONFIGURATION, OPERATOR, until
 from support.steered import accepted, roster
