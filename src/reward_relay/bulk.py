@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,7 +25,6 @@ MOST = 5_000
 BATCH = 100
 STATES = {"retry": (State.RECEIVED, State.PLACED, State.SETTLED), "release": (State.ON_HOLD,)}
 FILTERS = ("state", "source", "vendor", "party", "q", "hold_reason", "created_after", "created_before")
-TIMES = ("created_after", "created_before")
 Progress = Callable[[int, int], None]
 
 
@@ -57,7 +55,7 @@ class Bulk:
                     else:
                         would.append({**_named(row), "does": way.does, "way": asdict(way), "pin": _pin(row)})
             kept = {name: value for name, value in wanted.items() if name in FILTERS}
-            kept |= {name: kept[name].isoformat() for name in TIMES if name in kept}
+            kept |= {name: kept[name].isoformat() for name in queries.TIMES if name in kept}
             content = {"filters": kept, "would": would, "wont": wont, "cut": cut}
             token = await plans.keep(connection, f"bulk {action}", actor, note, content)
             return _shown(await plans.find(connection, token))
@@ -129,23 +127,12 @@ def _wanted(action: str, filters: Mapping[str, Any]) -> Row:
         raise Invalid(f"there is no bulk action {action!r}; there is {' and '.join(STATES)}")
     if unknown := [name for name in filters if name not in FILTERS]:
         raise Invalid(f"there is no filter {unknown[0]!r}; the filters are {', '.join(FILTERS)}")
-    wanted = {name: _clean(name, value) for name, value in filters.items() if value not in (None, "")}
+    wanted = queries.cleaned(filters)
     if wanted.get("state", STATES[action][0]) not in STATES[action]:
         raise Invalid(f"{action} is for orders that are {', '.join(STATES[action])}, not for {wanted['state']!r}")
     if action == "release":
         return wanted | {"state": State.ON_HOLD}
     return wanted | {"waiting": True}
-
-
-def _clean(name: str, value: Any) -> Any:
-    """A filter that PostgreSQL can compare: no NUL, times as times in UTC."""
-    if name not in TIMES:
-        return str(value).replace("\x00", "")
-    try:
-        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{name} is {value}, which is no time that can be compared; write 2026-01-31T12:00Z") from None
 
 
 async def _find(connection: AsyncConnection, token: str) -> Row:

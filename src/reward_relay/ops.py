@@ -47,9 +47,9 @@ class Ops:
         """
         if (state := filters.get("state")) and state not in list(State):
             raise Invalid(f"there is no state {state!r}; the states are {', '.join(State)}")
-        limit = _page(limit)
+        limit, wanted = _page(limit), queries.cleaned(filters) | {"before": _cursor(cursor)}
         async with self._database.transaction() as connection:
-            rows = await queries.list_orders(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
+            rows = await queries.list_orders(connection, wanted, limit + 1)
         following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
         return {"items": [shown_order(row) for row in rows[:limit]], "next_cursor": following}
 
@@ -178,9 +178,9 @@ class Ops:
             raise Invalid(f"there is no verdict {verdict!r}; the verdicts are {', '.join(VERDICTS)}")
         if (order := filters.get("order_id")) and as_uuid(str(order)) is None:
             raise Invalid(f"order_id is {order!r}, which is no order's id; find the order first")
-        limit = _page(limit)
+        limit, wanted = _page(limit), queries.cleaned(filters) | {"before": _cursor(cursor)}
         async with self._database.transaction() as connection:
-            rows = await queries.list_deliveries(connection, {**_clean(filters), "before": _cursor(cursor)}, limit + 1)
+            rows = await queries.list_deliveries(connection, wanted, limit + 1)
         following = str(rows[limit - 1]["id"]) if len(rows) > limit else None
         return {"items": rows[:limit], "next_cursor": following}
 
@@ -276,11 +276,6 @@ def shown_order(row: Row) -> Row:
         "occurred_at": reward.get("occurred_at"),
         "next_step": row["step"],
     }
-
-
-def _clean(filters: Mapping[str, Any]) -> Row:
-    """Filters that PostgreSQL can compare: without NUL characters."""
-    return {name: value.replace("\x00", "") if isinstance(value, str) else value for name, value in filters.items()}
 
 
 def _page(limit: int) -> int:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, and_, func, select, text
@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.db import search
 from reward_relay.db.search import as_uuid
 from reward_relay.db.tables import calls, deliveries, order_events, orders
+from reward_relay.errors import Invalid
 from reward_relay.states import State
 
 Row = dict[str, Any]
 HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
 SHOWN = [column for column in orders.c if column.name not in HIDDEN]
 CLOCKS_MS = 86_400_000
+TIMES = ("created_after", "created_before")
 CLAIMED = (orders.c.claim.isnot(None) & (orders.c.claim_until >= func.now())).label("claimed")
 INTERRUPTED = orders.c.interrupt.isnot(None).label("interrupted")
 """What was asked for during a call; with no claim left, the worker died, and the next one sees to it first."""
@@ -31,6 +33,28 @@ async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], l
         select(*SHOWN, CLAIMED, INTERRUPTED).where(and_(True, *wanted)).order_by(orders.c.id.desc()).limit(limit)
     )
     return [dict(row) for row in found.mappings()]
+
+
+def cleaned(filters: Mapping[str, Any]) -> Row:
+    """Filters that say something, as PostgreSQL can compare them: no NUL; times also as text, in UTC.
+
+    Raises:
+        Invalid: a time that is none.
+    """
+    said = {name: value for name, value in filters.items() if value not in (None, "")}
+    return {name: _clean(name, value) for name, value in said.items()}
+
+
+def _clean(name: str, value: Any) -> Any:
+    if name not in TIMES:
+        return value.replace("\x00", "") if isinstance(value, str) else value
+    try:
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(
+            f"{name} is {str(value)!r}, which is no time that can be compared; write 2026-01-31 or 2026-01-31T12:00Z"
+        ) from None
 
 
 async def matching(connection: AsyncConnection, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:

@@ -1,27 +1,19 @@
 """The shapes of what the ops API is asked, as OpenAPI shows them."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from reward_relay.contracts import clean_text
 from reward_relay.states import Outcome, State
 
-
-def _in_utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except OverflowError:
-        raise ValueError("is no time that can be compared") from None
-
-
 Blank = BeforeValidator(clean_text)
 """An empty parameter is as a missing one."""
 Word = Annotated[str | SkipJsonSchema[None], Blank]
-Time = Annotated[Annotated[datetime, AfterValidator(_in_utc)] | SkipJsonSchema[None], Blank]
+Time = Annotated[datetime | SkipJsonSchema[None], Blank]
 Verdict = Literal["accepted", "duplicate", "informational", "quarantined", "rejected"]
 
 

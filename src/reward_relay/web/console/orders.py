@@ -1,6 +1,5 @@
 """The list of orders, one order with its timeline and the buttons that are allowed now, and work on many at once."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -10,29 +9,17 @@ from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.states import Outcome, State
 from reward_relay.web.console.session import Actor, Reader, Session
 from reward_relay.web.console.views import link, page
+from reward_relay.web.requests import Said
 
 router = APIRouter()
 FILTERS = ("q", "state", "source", "vendor", "party", "created_after", "created_before", "hold_reason")
-BULK = ("retry", "release")
 ROWS = 50
-Note = Annotated[str, Form(max_length=1000)]
+Note = Annotated[Said, Form()]
 
 
 def filters_of(given: Any) -> dict[str, Any]:
-    """The filters that say something; times as times.
-
-    Raises:
-        Invalid: a time that is none.
-    """
-    found: dict[str, Any] = {name: str(given[name]).strip() for name in FILTERS if given.get(name)}
-    for name in ("created_after", "created_before"):
-        if name in found:
-            try:
-                time = datetime.fromisoformat(found[name])
-            except ValueError:
-                raise Invalid(f"{name} is {found[name]!r}; write it as 2026-01-31 or 2026-01-31T09:30") from None
-            found[name] = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return found
+    """The filters of an address or a form."""
+    return {name: str(given[name]).strip() for name in FILTERS if given.get(name)}
 
 
 @router.get("/orders")
@@ -73,18 +60,19 @@ async def act(
     session: Actor,
     key: str,
     action: str,
-    note: Note = "",
-    message: Note = "",
-    outcome: Annotated[str, Form()] = "",
+    note: Note = None,
+    message: Note = None,
+    outcome: Annotated[Outcome | None, Form()] = None,
 ) -> Response:
     """Do something to one order, and show it; where it is not allowed, say why on the order's page."""
     ops = request.app.state.relay.ops
+    why = note or ""
     calls = {
-        "retry": lambda: ops.retry(key, session.name, note),
-        "hold": lambda: ops.hold(key, session.name, note),
-        "release": lambda: ops.release(key, session.name, note),
-        "refuse": lambda: ops.refuse(key, session.name, note, message or None),
-        "close": lambda: ops.close(key, session.name, note, Outcome(outcome) if outcome in list(Outcome) else None),
+        "retry": lambda: ops.retry(key, session.name, why),
+        "hold": lambda: ops.hold(key, session.name, why),
+        "release": lambda: ops.release(key, session.name, why),
+        "refuse": lambda: ops.refuse(key, session.name, why, message),
+        "close": lambda: ops.close(key, session.name, why, outcome),
     }
     if action not in calls:
         raise NotFound(f"there is no action {action!r}")
@@ -96,16 +84,11 @@ async def act(
 
 
 @router.post("/bulk/plan")
-async def plan(request: Request, session: Actor) -> Response:
+async def plan(request: Request, session: Actor, action: Annotated[str, Form()] = "", note: Note = None) -> Response:
     """What a bulk action would do; nothing is done yet."""
-    form = await request.form()
-    action = str(form.get("action", ""))
-    if action not in BULK:
-        raise Invalid(f"{action!r} is not one of {', '.join(BULK)}")
-    note = str(form.get("note", ""))[:1000]
-    made = await request.app.state.relay.bulk.plan(action, filters_of(form), session.name, note)
-    back = link("/orders", {name: form.get(name) for name in FILTERS})
-    return page(request, "bulk_plan.html", session, plan=made, back=back, note=note)
+    filters = filters_of(await request.form())
+    made = await request.app.state.relay.bulk.plan(action, filters, session.name, note or "")
+    return page(request, "bulk_plan.html", session, plan=made, back=link("/orders", filters))
 
 
 @router.post("/bulk/act")

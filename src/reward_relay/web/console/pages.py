@@ -22,6 +22,7 @@ from reward_relay.web.console.session import (
     sign_out,
 )
 from reward_relay.web.console.views import HEADERS, STATIC, link, page
+from reward_relay.web.requests import Said
 
 router = APIRouter(include_in_schema=False)
 FILES = {path.name: path for path in STATIC.iterdir() if path.is_file()}
@@ -98,14 +99,14 @@ async def parties(request: Request, session: Reader) -> Response:
 
 @router.post("/parties/{party}/{action}")
 async def steer_party(
-    request: Request, session: Actor, party: str, action: str, note: Annotated[str, Form(max_length=1000)] = ""
+    request: Request, session: Actor, party: str, action: str, note: Annotated[Said, Form()] = None
 ) -> Response:
     """Pause or resume a party."""
     ops = request.app.state.relay.ops
     doing = {"pause": ops.pause, "resume": ops.resume}.get(action)
     if doing is None:
         raise NotFound(f"there is no action {action!r}")
-    done = await doing(party, session.name, note)
+    done = await doing(party, session.name, note or "")
     if done.get("kept"):
         found = await ops.summary()
         return page(request, "parties.html", session, 409, found=found, error="; ".join(done["kept"].values()))

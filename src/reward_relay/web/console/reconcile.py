@@ -9,10 +9,11 @@ from reward_relay.errors import NotAllowed
 from reward_relay.reconciling.comparing import Scope
 from reward_relay.web.console.session import Actor, Reader, Session
 from reward_relay.web.console.views import page
+from reward_relay.web.requests import Said
 
 router = APIRouter()
 Closed = Literal["none", "sample", "all"]
-Note = Annotated[str, Form(max_length=1000)]
+Note = Annotated[Said, Form()]
 
 
 @router.get("/reconcile")
@@ -23,22 +24,22 @@ async def report(request: Request, session: Reader, part: str = "") -> Response:
 
 @router.post("/reconcile")
 async def start(
-    request: Request, session: Actor, closed: Annotated[Closed, Form()] = "sample", note: Note = ""
+    request: Request, session: Actor, closed: Annotated[Closed, Form()] = "sample", note: Note = None
 ) -> Response:
     """Start a run; the page follows it."""
     scope = Scope(closed=closed)
     try:
-        await request.app.state.relay.reconciliation.start(scope, session.name, note, wait_s=1.0)
+        await request.app.state.relay.reconciliation.start(scope, session.name, note or "", wait_s=1.0)
     except NotAllowed as error:
         return await _shown(request, session, status=error.status, error=error.detail)
     return RedirectResponse("/reconcile", 303)
 
 
 @router.post("/reconcile/repair")
-async def repair(request: Request, session: Actor, token: Annotated[str, Form()] = "", note: Note = "") -> Response:
+async def repair(request: Request, session: Actor, token: Annotated[str, Form()] = "", note: Note = None) -> Response:
     """Carry out what the report says can be repaired."""
     try:
-        await request.app.state.relay.reconciliation.repair(token, session.name, note)
+        await request.app.state.relay.reconciliation.repair(token, session.name, note or "")
     except NotAllowed as error:
         return await _shown(request, session, status=error.status, error=error.detail)
     return RedirectResponse("/reconcile", 303)

@@ -62,11 +62,12 @@ async def diff(
     file: Annotated[UploadFile | None, File()] = None,
 ) -> Response:
     """What another configuration would have done. Nothing is stored, sent or put to use."""
-    if file is not None and file.filename:
-        text = (await file.read(MAX_TEXT)).decode("utf-8", "replace")
+    wanted = text
+    if file is not None and file.filename:  # it may hold secrets: it is read, and not shown
+        wanted = (await file.read(MAX_TEXT)).decode("utf-8", "replace")
     found, problems, status = None, [], 200
     try:
-        found = await request.app.state.relay.diffing.diff(text, days=days, limit=DIFF_LIMIT, seconds=DIFF_SECONDS)
+        found = await request.app.state.relay.diffing.diff(wanted, days=days, limit=DIFF_LIMIT, seconds=DIFF_SECONDS)
     except ConfigurationError as error:
         problems, status = error.problems, 422
     except RequestError as error:

@@ -31,6 +31,8 @@ HEADERS = {
 }
 """Nothing from another address, no script in a page, nothing kept by the browser."""
 BRACKETS = re.compile(r" \([^()]*\)")
+INDENTED = json.JSONEncoder(indent=2, default=str, ensure_ascii=False)
+MOST_INDENTED = 4 << 20
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -66,8 +68,14 @@ def hour(time: datetime) -> str:
 
 
 def pretty(value: Any) -> str:
-    """JSON for reading."""
-    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    """JSON for reading; in one line where the indents of its nesting would fill megabytes."""
+    made, size = [], 0
+    for part in INDENTED.iterencode(value):
+        made.append(part)
+        size += len(part)
+        if size > MOST_INDENTED:
+            return json.dumps(value, default=str, ensure_ascii=False)
+    return "".join(made)
 
 
 def pretty_body(body: str) -> str:
@@ -138,4 +146,5 @@ ENVIRONMENT.globals |= {"link": link, "bars": bars, "since": since, "version": _
 def page(request: Request, template: str, session: Session | None, status: int = 200, **context: Any) -> HTMLResponse:
     """A page of the console."""
     here = {"path": request.url.path, "session": session, "error": None, **context}
-    return HTMLResponse(ENVIRONMENT.get_template(template).render(here), status, HEADERS)
+    text = ENVIRONMENT.get_template(template).render(here)
+    return HTMLResponse(text.encode("utf-8", "replace"), status, HEADERS)  # a payload may hold half a character
