@@ -1,10 +1,12 @@
 """What the console is not told by its own pages: odd characters, other sites, files with secrets, bombs."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from reward_relay.web.app import create_app
 from reward_relay.web.console.views import MOST_INDENTED, pretty_body
@@ -72,6 +74,18 @@ async def test_half_a_character_in_a_body_does_not_break_its_page(console: httpx
     answer = await console.post("/webhooks/roster", content=b'{"id": "\\ud800"}', headers=JSON)
     page = await console.get(f"/deliveries/{answer.json()['delivery_id']}")
     assert (page.status_code, "&#34;id&#34;: &#34;?&#34;" in page.text) == (200, True)
+
+
+async def test_an_open_page_follows_what_no_event_tells(
+    console: httpx.AsyncClient, relay: Relay, order_id: str
+) -> None:
+    found = re.search(r'hx-get="([^"]+)"', (await console.get(f"/orders/{order_id}")).text)
+    assert found is not None
+    assert (await console.get(found[1])).status_code == 204
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE orders SET reward = reward - 'recipient'"))
+    anew = await console.get(found[1])
+    assert (anew.status_code, "forgotten" in anew.text) == (200, True)
 
 
 # --- secrets and bombs -----------------------------------------------------------------------------------
