@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
     "processes": "db errors loading logs metrics reloading settings web wiring",
     "terminal": "errors",
-    "orders_cli": "db ops processes settings states terminal wiring",
+    "orders_cli": "db errors ops processes settings states terminal wiring",
     "alerts_cli": "orders_cli terminal wiring",
     "config_cli": "db errors processes terminal wiring",
     "deliveries_cli": "db errors ops orders_cli terminal",

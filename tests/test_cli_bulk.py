@@ -127,7 +127,26 @@ async def test_an_order_is_shown_with_its_timeline_and_what_can_be_done(relay: R
         < shown.index("accepted; route")
         < shown.index("held: held by alice")
     )
-    assert "you can release: goes on as received: place at vendor:gcp" in " ".join(shown.split())
+    assert "you can release goes on as received: place at vendor:gcp" in " ".join(shown.split())
+
+
+async def test_who_would_retry_is_told_that_the_party_is_paused(relay: Relay, run: Run) -> None:
+    (order_id,) = await held(relay, 1)
+    await relay.ops.release(order_id, "alice", "")
+    await relay.ops.pause("vendor:gcp", "alice", "invoice dispute")
+    shown = " ".join((await run("orders", "show", order_id)).stdout.split())
+    assert "waits_for vendor:gcp is paused: paused by alice: invoice dispute" in shown
+    assert "with all its attempts; but vendor:gcp is paused, and that waits for it" in shown
+    assert "it waits: vendor:gcp is paused" in (await run("orders", "retry", order_id)).stdout
+
+
+async def test_a_long_reason_costs_no_order_its_number(relay: Relay, run: Run) -> None:
+    (order_id,) = await held(relay, 1)
+    await relay.ops.release(order_id, "alice", "")
+    await relay.ops.hold(order_id, "alice", "long " * 60)
+    number = (await relay.ops.order(order_id))["po_number"]
+    listed = (await run("orders", "list")).stdout
+    assert number in listed and "on_hold" in listed
 
 
 async def test_tail_tells_what_happened_once_and_by_filter(relay: Relay, run: Run) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.contracts import Platform, RewardOrder, Withdrawn
-from reward_relay.db import queries, steering
+from reward_relay.db import parties, queries, steering
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
 from reward_relay.errors import NotAllowed, Unreadable
@@ -83,9 +83,12 @@ class Actions:
     async def allowed(self, connection: AsyncConnection, row: Row) -> list[Row]:
         """Every action on an order: whether it is allowed now, and what it would do or why it is not."""
         told: list[Row] = []
+        stopped = await obstacles(connection)
         for action in ACTIONS:
             (way,) = await self.forecast(connection, action, [row])
             does, why = (None, way.why) if isinstance(way, Refused) else (way.does, None)
+            if isinstance(way, Way) and way.party in stopped:
+                does = f"{way.does}; but {stopped[way.party].partition(': ')[0]}, and that waits for it"
             told.append({"action": action, "allowed": why is None, "does": does, "why_not": why})
         return told
 
@@ -137,6 +140,18 @@ class Actions:
             return stored
         attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
         return stored.model_copy(update={"attributes": attributes})
+
+
+async def obstacles(connection: AsyncConnection) -> dict[str, str]:
+    """The parties that are not called as usual, and why: what is due for them waits."""
+    found = {}
+    for each in await parties.all_parties(connection):
+        because_of = f": {each['why']}" if each["why"] else ""
+        if each["paused"]:
+            found[each["party"]] = f"{each['party']} is paused{because_of}"
+        elif each["breaker"] == "open":
+            found[each["party"]] = f"the breaker of {each['party']} is open{because_of}"
+    return found
 
 
 async def go(connection: AsyncConnection, action: str, row: Row, way: Way, actor: str, note: str) -> bool:

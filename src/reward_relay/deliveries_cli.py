@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from reward_relay.db.queries import Row
 from reward_relay.errors import RequestError
 from reward_relay.ops import VERDICTS, Ops
 from reward_relay.orders_cli import Limit, Source, ask
-from reward_relay.terminal import AsJson, clock, out, print_json
+from reward_relay.terminal import AsJson, clock, listing, out, print_json
 
+COLUMNS = (("received", 14, 100), ("id", 36, 0), ("source", 12, 100), ("verdict", 13, 0), ("order", 36, 170))
 deliveries = typer.Typer(help="What arrived.", no_args_is_help=True)
 
 
@@ -31,15 +31,15 @@ def list_deliveries(
     if as_json:
         print_json(page)
         return
-    table = Table(box=None, header_style="bold")
-    for name in ("received", "id", "source", "verdict", "order", "reason"):
-        table.add_column(name, no_wrap=True, overflow="ignore" if name == "id" else "ellipsis")
-    for row in page["items"]:
-        order = str(row["order_id"] or "")
-        table.add_row(
-            clock(row["received_at"]), str(row["id"]), row["source"], row["verdict"], order, escape(row["reason"] or "")
+    rows = [
+        (
+            *map(str, (clock(row["received_at"]), row["id"], row["source"], row["verdict"], row["order_id"] or "")),
+            reason,
         )
-    out.print(table if page["items"] else "no such deliveries")
+        for row in page["items"]
+        for reason in [escape(row["reason"] or "")]
+    ]
+    out.print(listing(COLUMNS, "reason", rows) if rows else "no such deliveries")
 
 
 @deliveries.command("show")

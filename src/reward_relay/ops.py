@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay import explaining
-from reward_relay.actions import Actions, because, changed, go, named
+from reward_relay.actions import Actions, because, changed, go, named, obstacles
 from reward_relay.db import alerts, overview, parties, processes, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
@@ -67,7 +67,9 @@ class Ops:
             arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MAX_PAGE)
             told = timeline(str(row["delivery_id"]), events, calls, arrived)
             allowed = await self.actions.allowed(connection, row)
-        return {**shown_order(row), "events": events, "calls": calls, "timeline": told, "actions": allowed}
+            waits_for = (await obstacles(connection)).get(row["party"] or "")
+        past = {"events": events, "calls": calls, "timeline": told}
+        return {**shown_order(row), **past, "actions": allowed, "waits_for": waits_for}
 
     async def retry(self, key: str, actor: str, note: str) -> Row:
         """Make the next step due now, with all its attempts."""

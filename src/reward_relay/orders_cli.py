@@ -15,10 +15,11 @@ from rich.table import Table
 
 from reward_relay import processes
 from reward_relay.db.queries import Row
+from reward_relay.errors import ConfigurationError
 from reward_relay.ops import MAX_PAGE, Ops
 from reward_relay.settings import Settings
 from reward_relay.states import Outcome
-from reward_relay.terminal import AsJson, clock, out, print_json, readable_errors
+from reward_relay.terminal import AsJson, clock, listing, out, print_json, readable_errors
 from reward_relay.terminal import state as coloured
 from reward_relay.wiring import Relay, build, load_settings
 
@@ -48,10 +49,18 @@ def ask_relay(question: Callable[[Relay], Awaitable[Any]]) -> Any:
             await relay.close()
 
     with readable_errors():
-        settings = load_settings()
+        settings = _settings()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
         with processes.database(settings) as url:
             return asyncio.run(main(settings, url))
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except ConfigurationError as error:
+        goes_on = "a relay that runs goes on with the routes of before: its console and API answer as ever"
+        raise ConfigurationError([*error.problems, goes_on]) from None
 
 
 def ask(question: Callable[[Ops], Awaitable[Any]]) -> Any:
@@ -127,22 +136,27 @@ async def _print_all(ops: Ops, wanted: Row, *, as_json: bool) -> None:
         out.print(f"[dim]{count} orders[/]")
 
 
+COLUMNS = (
+    ("PO number", 20, 0),
+    ("source", 12, 140),
+    ("external id", 24, 110),
+    ("state", 8, 0),
+    ("recipient", 24, 0),
+    ("since", 14, 140),
+)
+
+
 def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, header_style="bold")
-    for name in ("PO number", "source", "external id", "state"):
-        table.add_column(name, no_wrap=True, overflow="ignore" if name == "PO number" else "ellipsis", min_width=8)
-    for name in ("recipient", "since", "what next"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    cells = []
     for row in rows:
         who = (row["recipient"] or {}).get("email") or (row["recipient"] or {}).get("name") or ""
         following = row["next_step"] or row["outcome"] or ""
         if row["hold_reason"] or row["last_error"]:
             following = row["hold_reason"] or f"{following}, attempt {row['attempts'] + 1}: {row['last_error']}"
-        cells = (row["po_number"], row["source"], row["external_id"], who)
-        po_number, origin, external_id, recipient = map(escape, cells)
-        since = clock(row["updated_at"])
-        table.add_row(po_number, origin, external_id, coloured(row["state"]), recipient, since, escape(following))
-    return table
+        po_number, origin, external_id = map(escape, (row["po_number"], row["source"], row["external_id"]))
+        state_and_who = (coloured(row["state"]), escape(who), clock(row["updated_at"]))
+        cells.append((po_number, origin, external_id, *state_and_who, escape(following)))
+    return listing(COLUMNS, "what next", cells)
 
 
 @orders.command("show")
@@ -172,22 +186,24 @@ def print_order(found: Row) -> None:
         "vendor_order_id",
         "next_step",
         "due_at",
+        "waits_for",
         "last_error",
     ):
         if found[name]:
-            out.print(f"  {name:16} {escape(str(found[name]))}", highlight=False, soft_wrap=True)
+            value = clock(found[name]) if name == "due_at" else str(found[name])
+            out.print(f"  {name:16} {escape(value)}", highlight=False, soft_wrap=True)
     table = Table(box=None, header_style="bold")
     for name in ("at", "who", "what", "took"):
         table.add_column(name, overflow="fold")
     for each in found["timeline"]:
-        told = escape(each["text"])
+        told = escape(each["text"].removeprefix(f"{each['to_state']} "))
         moved = f"{coloured(each['to_state'])} {told}" if each["to_state"] else f"[dim]{told}[/]"
         unfinished = "no end" if each["kind"] == "call" else ""
         took = unfinished if each["took_s"] is None else f"{each['took_s']:.3f} s"
         table.add_row(clock(each["at"]), escape(each["who"]), moved, took)
     out.print(table)
-    can = [f"[bold]{each['action']}[/]: {escape(each['does'])}" for each in found["actions"] if each["allowed"]]
-    out.print("you can " + "; ".join(can) if can else "nothing can be done to it", soft_wrap=True)
+    can = [f"  [bold]{each['action']:8}[/] {escape(each['does'])}" for each in found["actions"] if each["allowed"]]
+    out.print("\n".join(["you can", *can]) if can else "nothing can be done to it", soft_wrap=True, highlight=False)
 
 
 def _acted(found: Row, as_json: bool) -> None:
@@ -195,7 +211,12 @@ def _acted(found: Row, as_json: bool) -> None:
         print_json(found)
     else:
         reason = f": {escape(found['hold_reason'])}" if found["hold_reason"] else ""
-        out.print(f"[green]✓[/] {found['po_number']} is {coloured(found['state'])}{reason}", soft_wrap=True)
+        following = f"; next: {found['next_step']} at {found['party']}" if found["next_step"] else ""
+        outcome = f" ({found['outcome']})" if found["outcome"] else ""
+        is_now = f"{found['po_number']} is {coloured(found['state'])}{outcome}{reason}{following}"
+        out.print(f"[green]✓[/] {is_now}", soft_wrap=True, highlight=False)
+        if found["waits_for"]:
+            out.print(f"[yellow]![/] it waits: {escape(found['waits_for'])}", soft_wrap=True, highlight=False)
 
 
 @orders.command()

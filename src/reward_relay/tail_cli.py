@@ -79,6 +79,7 @@ def _print(event: Row, *, as_json: bool) -> None:
     if as_json:
         print_json(event, lines=True)
         return
-    named = f"{clock(event['at'])} [bold]{event['po_number']}[/] {coloured(event['to_state']):24}"
+    gap = " " * (8 - len(event["to_state"]))
+    named = f"{clock(event['at'])} [bold]{event['po_number']}[/] {coloured(event['to_state'])}{gap}"
     reason = escape(event["reason"] or "")
     out.print(f"{named} {escape(event['actor'])}: {reason}", highlight=False, soft_wrap=True)

@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from reward_relay.errors import ConfigurationError, RelayError
 
@@ -38,6 +39,21 @@ def print_json(found: Any, *, lines: bool = False) -> None:
 def state(name: str) -> str:
     """An order's state in its colour."""
     return f"[{COLOURS.get(name, 'white')}]{name}[/]"
+
+
+def listing(columns: Sequence[tuple[str, int, int]], last: str, rows: Iterable[Sequence[str]]) -> Table:
+    """One line a row. A column is its name, its most characters, and how wide the screen must be to have it at all.
+
+    `last` takes what is left, so that a long sentence there costs no key its end.
+    """
+    shown = [number for number, (_, _, least) in enumerate(columns) if out.width >= least]
+    table = Table(box=None, header_style="bold", expand=True)
+    for name, most, _ in (columns[number] for number in shown):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=most)
+    table.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        table.add_row(*(row[number] for number in shown), row[-1])
+    return table
 
 
 def clock(value: Any) -> str:

@@ -174,12 +174,16 @@ class Action(BaseModel):
 
 
 class OrderDetail(Order):
-    """An order with everything that happened to it, and what may be done to it now."""
+    """An order with everything that happened to it, and what may be done to it now.
+
+    `waits_for`: the party of the next step is paused or fails, and why.
+    """
 
     events: list[Event]
     calls: list[Call]
     timeline: list[Entry]
     actions: list[Action]
+    waits_for: str | None
 
 
 class Orders(BaseModel):
