@@ -261,13 +261,14 @@ def replay(
     delivery: Annotated[list[str] | None, typer.Argument(help="Ids of deliveries.")] = None,
     quarantined: Annotated[bool, typer.Option(help="All quarantined ones instead.")] = False,
     source: Annotated[str | None, typer.Option(help="With --quarantined: only of this source.")] = None,
+    note: orders_cli.Note = "",
     as_json: AsJson = False,
 ) -> None:
     """Take deliveries once more, after a fix of configuration or adapter.
 
     Example: `reward-relay replay --quarantined --source roster`
     """
-    deliveries_cli.replay(delivery or [], quarantined=quarantined, source=source, as_json=as_json)
+    deliveries_cli.replay(delivery or [], note, quarantined=quarantined, source=source, as_json=as_json)
 
 
 @app.callback(invoke_without_command=True)

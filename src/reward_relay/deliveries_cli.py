@@ -8,7 +8,7 @@ from rich.markup import escape
 from reward_relay.db.queries import Row
 from reward_relay.errors import RequestError
 from reward_relay.ops import VERDICTS, Ops
-from reward_relay.orders_cli import Limit, Source, ask
+from reward_relay.orders_cli import Limit, Source, actor, ask
 from reward_relay.terminal import AsJson, clock, listing, out, print_json
 
 COLUMNS = (("received", 14, 100), ("id", 36, 0), ("source", 12, 100), ("verdict", 13, 0), ("order", 36, 170))
@@ -61,7 +61,7 @@ def show_delivery(delivery_id: str, as_json: AsJson = False) -> None:
     out.print(f"\n{escape(found['body'])}", highlight=False, soft_wrap=True)
 
 
-def replay(ids: list[str], *, quarantined: bool, source: str | None, as_json: bool = False) -> None:
+def replay(ids: list[str], note: str, *, quarantined: bool, source: str | None, as_json: bool = False) -> None:
     """Replay the given deliveries, or every quarantined one (the newest 200)."""
 
     async def run(ops: Ops) -> list[Row]:
@@ -69,7 +69,7 @@ def replay(ids: list[str], *, quarantined: bool, source: str | None, as_json: bo
         if quarantined:
             page = await ops.deliveries({"verdict": "quarantined", "source": source}, 200)
             wanted += [str(row["id"]) for row in page["items"]]
-        return [await _replayed(ops, each) for each in wanted]
+        return [await _replayed(ops, each, note) for each in wanted]
 
     done = ask(run)
     if as_json:
@@ -83,9 +83,9 @@ def replay(ids: list[str], *, quarantined: bool, source: str | None, as_json: bo
         out.print("nothing to replay; give delivery ids, or --quarantined")
 
 
-async def _replayed(ops: Ops, delivery_id: str) -> Row:
+async def _replayed(ops: Ops, delivery_id: str, note: str) -> Row:
     """The receipt, or why this one cannot be replayed; the others go on."""
     try:
-        return await ops.replay(delivery_id)
+        return await ops.replay(delivery_id, actor(), note)
     except RequestError as error:
         return {"delivery_id": delivery_id, "verdict": "failed", "order_id": None, "reason": error.detail}

@@ -198,8 +198,8 @@ class Ops:
             raise NotFound(f"there is no delivery {delivery_id}")
         return {**row, "body": bytes(row["body"]).decode("utf-8", "replace")}
 
-    async def replay(self, delivery_id: str) -> Row:
-        """Take a delivery once more, after a fix of configuration or adapter.
+    async def replay(self, delivery_id: str, actor: str, note: str) -> Row:
+        """Take a delivery once more, after a fix of configuration or adapter; the order that comes of it says who did.
 
         Raises:
             NotAllowed: an order came of it already, it was never authenticated, or its body has been purged.
@@ -215,6 +215,10 @@ class Ops:
         receipt = await self._intake.replay(
             delivery_id, row["source"], bytes(row["body"]), row["content_type"], row["headers"]
         )
+        if receipt.order_id is not None:
+            async with self._database.transaction() as connection:
+                reason = because(f"delivery {delivery_id} replayed", note)
+                await steering.note(connection, receipt.order_id, actor, reason)
         return asdict(receipt)
 
     async def events(self, after: int | None = None, limit: int = MAX_PAGE) -> list[Row]:

@@ -17,6 +17,7 @@ from support.relays import CONFIGURATION, OPERATOR, VIEWER, client_of, ended, re
 from support.steered import Steered, accepted, post, roster, talkable
 
 SAME_SITE = {"Origin": "http://relay.test", "Accept": "text/html"}
+BROKEN = {"Content-Type": "multipart/form-data"}
 PAGES = ("/", "/orders", "/deliveries", "/routes", "/routes/try", "/routes/diff", "/parties", "/reconcile")
 
 
@@ -224,6 +225,9 @@ async def test_mistakes_are_pages_for_people_and_json_for_programs(browser: http
     for path, status in (("/orders/none", 404), ("/deliveries/none", 404), ("/orders?created_after=never", 422)):
         answer = await browser.get(path)
         assert (path, answer.status_code) == (path, status)
+        assert answer.headers["content-type"].startswith("text/html")
+    for answer in (await browser.put("/orders"), await browser.post("/routes/try", content=b"x", headers=BROKEN)):
+        assert answer.status_code in (400, 405)
         assert answer.headers["content-type"].startswith("text/html")
     program = await browser.get("/api/v1/orders/none")
     assert program.json()["error"] == "unauthenticated"

@@ -148,10 +148,15 @@ async def test_a_quarantined_delivery_becomes_an_order_by_replay_after_the_confi
         'api_token = "roster-api-token"', 'api_token = "roster-api-token"\nfields = { external_id = "order.ticket" }'
     )
     async with relay_of(settings(tmp_path, mended), database_url, unreachable) as other, client_of(other) as client:
-        replayed = (await client.post(f"/api/v1/deliveries/{first['delivery_id']}/replay", json={})).json()
+        url, why = f"/api/v1/deliveries/{first['delivery_id']}/replay", {"note": "fields mended"}
+        replayed = (await client.post(url, json=why)).json()
         delivery = await other.ops.delivery(first["delivery_id"])
         order = await other.ops.order(replayed["order_id"])
         third = await client.post(f"/api/v1/deliveries/{first['delivery_id']}/replay", json={})
+    assert (order["events"][-1]["actor"], order["events"][-1]["reason"]) == (
+        "alice",
+        f"delivery {first['delivery_id']} replayed: fields mended",
+    )
     assert (replayed["verdict"], replayed["delivery_id"]) == ("accepted", first["delivery_id"])
     assert (delivery["via"], str(delivery["order_id"])) == ("replay", replayed["order_id"])
     assert order["external_id"] == "R-9"

@@ -113,6 +113,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == 404 and _for_people(request):
         return console.problem(request, NotFound(f"there is no page {request.url.path}"))
+    if _for_people(request):
+        return console.problem(request, error)
     where, detail, headers = f"{request.method} {request.url.path}", str(error.detail), dict(error.headers or {})
     if error.status_code == 400:  # the body is not even text
         return _error(422, Invalid.code, "the body cannot be read; send JSON in UTF-8")

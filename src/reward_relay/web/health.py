@@ -1,5 +1,6 @@
 """Liveness, readiness and metrics: open to whoever can reach the port, and without a word about any order."""
 
+import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
@@ -9,6 +10,7 @@ from reward_relay.metrics import CONTENT_TYPE, exposition
 from reward_relay.web.documented import errors
 from reward_relay.web.schemas import Health
 
+log = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
@@ -31,7 +33,9 @@ async def readyz(request: Request) -> JSONResponse:
     try:
         current = await migrate.is_current(request.app.state.relay.database)
     except DatabaseUnavailable as error:
-        return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
+        log.warning("database_unavailable", detail=str(error))
+        detail = "PostgreSQL cannot be reached just now; the relay's log says why"
+        return JSONResponse({"status": "unavailable", "detail": detail}, status_code=503)
     if not current:
         detail = "the database's tables are not this version's; run: reward-relay migrate"
         return JSONResponse({"status": "unavailable", "detail": detail}, status_code=503)

@@ -106,7 +106,7 @@ async def get_delivery(request: Request, _: Viewer, delivery_id: DeliveryId) -> 
 @deliveries.post("/deliveries/{delivery_id}/replay", response_model=Receipt, responses=ACT)
 async def replay_delivery(request: Request, actor: Operator, delivery_id: DeliveryId, body: Note) -> Any:
     """Take it once more, after a fix."""
-    return await _ops(request).replay(delivery_id)
+    return await _ops(request).replay(delivery_id, actor, body.note or "")
 
 
 @routes.post("/routes/explain", response_model=Explained, responses=FIND | errors(413))

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from reward_relay.errors import NotAllowed
+from reward_relay.ops import VERDICTS
 from reward_relay.web.console.session import Actor, Reader
 from reward_relay.web.console.views import link, page
+from reward_relay.web.requests import Said
 
 router = APIRouter()
-VERDICTS = ("accepted", "duplicate", "informational", "quarantined", "rejected")
 ROWS = 50
 FIXES = {
     "quarantined": (
@@ -55,13 +56,11 @@ async def one(request: Request, session: Reader, delivery_id: str) -> Response:
 
 
 @router.post("/deliveries/{delivery_id}/replay")
-async def replay(
-    request: Request, session: Actor, delivery_id: str, note: Annotated[str, Form(max_length=1000)] = ""
-) -> Response:
+async def replay(request: Request, session: Actor, delivery_id: str, note: Annotated[Said, Form()] = None) -> Response:
     """Take it once more; shows the order that came of it, or the delivery with its new reason."""
     ops = request.app.state.relay.ops
     try:
-        receipt = await ops.replay(delivery_id)
+        receipt = await ops.replay(delivery_id, session.name, note or "")
     except NotAllowed as error:
         found = await ops.delivery(delivery_id)
         fix = FIXES.get(found["verdict"])

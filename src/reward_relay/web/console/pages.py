@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from reward_relay.errors import DatabaseUnavailable, NotFound, RequestError, Unauthenticated
@@ -123,6 +124,8 @@ def problem(request: Request, error: Exception) -> Response:
     status, detail = 500, "something failed inside the relay; its log has the details"
     if isinstance(error, RequestError):
         status, detail = error.status, error.detail
+    elif isinstance(error, HTTPException):
+        status, detail = error.status_code, f"{error.detail}: the page was not asked for as its form does"
     elif isinstance(error, DatabaseUnavailable):
         status, detail = 503, "PostgreSQL cannot be reached just now; webhooks are answered 503 and come again later"
     try:
