@@ -136,7 +136,7 @@ async def test_who_would_retry_is_told_that_the_party_is_paused(relay: Relay, ru
     await relay.ops.pause("vendor:gcp", "alice", "invoice dispute")
     shown = " ".join((await run("orders", "show", order_id)).stdout.split())
     assert "waits_for vendor:gcp is paused: paused by alice: invoice dispute" in shown
-    assert "with all its attempts; but vendor:gcp is paused, and that waits for it" in shown
+    assert "with all its attempts; it waits while vendor:gcp is paused" in shown
     assert "it waits: vendor:gcp is paused" in (await run("orders", "retry", order_id)).stdout
 
 

@@ -88,7 +88,7 @@ class Actions:
             (way,) = await self.forecast(connection, action, [row])
             does, why = (None, way.why) if isinstance(way, Refused) else (way.does, None)
             if isinstance(way, Way) and way.party in stopped:
-                does = f"{way.does}; but {stopped[way.party].partition(': ')[0]}, and that waits for it"
+                does = f"{way.does}; it waits while {stopped[way.party].partition(': ')[0]}"
             told.append({"action": action, "allowed": why is None, "does": does, "why_not": why})
         return told
 

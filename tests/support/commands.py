@@ -104,12 +104,12 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-async def ready(client: httpx.AsyncClient, address: str) -> None:
-    """Wait until the API can take webhooks."""
+async def ready(client: httpx.AsyncClient, address: str, path: str = "/readyz") -> None:
+    """Wait until the API can take webhooks, or whatever else says so at its `path`."""
 
     async def answers() -> bool:
         try:
-            return (await client.get(f"{address}/readyz")).status_code == 200
+            return (await client.get(f"{address}{path}")).status_code == 200
         except httpx.TransportError:
             return False
 

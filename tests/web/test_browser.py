@@ -62,6 +62,7 @@ async def console(database_url: str, tmp_path: Path) -> AsyncIterator[Console]:
         with commands(tmp_path, database_url, text) as start:
             start("sandbox", "--port", str(other))
             start("serve", "--port", str(one))
+            await ready(client, sandbox, "/sandbox/state")
             await ready(client, relay)
             yield Console(relay, sandbox, client)
 
