@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench bench-pages format lock clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## Every platform's reward from webhook to closing call, live (ARGS=--exit ends by itself)
 	@$(BIN)/reward-relay demo $(ARGS)
@@ -26,6 +26,9 @@ check: $(READY) ## Lint, format and types
 
 bench: $(BENCH_READY) ## Row-as-job beside two queues, in one run (ARGS=--help)
 	@$(BIN)/python -m bench.engines $(ARGS)
+
+bench-pages: $(READY) ## Every page and list call over 100,000 orders: p50, p95, max (ARGS=--help)
+	@$(BIN)/python -m bench.pages $(ARGS)
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix .

@@ -14,12 +14,9 @@ stands in its module.
 import asyncio
 import json
 import logging
-import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +33,7 @@ from bench.procrastinate_engine import ProcrastinateEngine
 from bench.queue_beside_orders import QueueBesideOrders
 from bench.report import Outcome, Run, as_json, show
 from bench.row_as_job import RowAsJob
+from bench.server import server
 from reward_relay.db.embedded import Embedded
 from reward_relay.errors import DatabaseUnavailable
 
@@ -55,20 +53,6 @@ def engines() -> list[Engine]:
         PgQueuerEngine("PgQueuer, ahead", capped=False),
         QueueBesideOrders("PgQueuer + order record, ahead", capped=False),
     ]
-
-
-@contextmanager
-def server() -> Iterator[Embedded]:
-    """A fresh PostgreSQL that is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="relay-bench-"))
-    folder.chmod(0o711)
-    found = Embedded(folder)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def measure(postgres: Embedded, engine: Engine, load: Load) -> Run:

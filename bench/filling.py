@@ -16,9 +16,9 @@ WITH numbered AS (
       [1 + (n * 31) % 13] AS given,
     (ARRAY['Diaz', 'Okafor', 'Smith', 'Müller', 'Rossi', 'Nguyen', 'Silva', 'Kowalski', 'Haddad', 'Larsen', 'Ito'])
       [1 + (n * 17) % 11] || ' ' || (n % 9973) AS family,
-    CASE WHEN n > $2 - $1::int THEN (ARRAY['received', 'placed', 'settled', 'on_hold'])[1 + n % 4] ELSE 'closed' END
-      AS state
-  FROM numbered
+    CASE WHEN n > $2 - $1::int / 2 OR (n::bigint * half / rest) > ((n - 1)::bigint * half / rest)
+      THEN (ARRAY['received', 'placed', 'settled', 'on_hold'])[1 + (n / 3) % 4] ELSE 'closed' END AS state
+  FROM numbered, (SELECT $1 - $1 / 2 AS half, greatest($2 - $1 / 2, 1) AS rest) AS share
 )
 INSERT INTO orders (id, po_number, source, external_id, delivery_id, state, step, outcome, hold_reason, held_from,
   reward, route, vendor, plan, vendor_order_id, vendor_status, party, due_at, callback_token, created_at, updated_at)
@@ -72,8 +72,24 @@ FROM orders WHERE external_id LIKE $1::text || '-%'
 """
 
 
+TROUBLE = """
+INSERT INTO deliveries (id, source, received_at, via, content_type, headers, body, verdict, reason, external_id)
+SELECT made.id, source, at, 'webhook', 'application/json', '{"user-agent": "filler"}', '{}', verdict,
+  'of the filling: ' || verdict, CASE WHEN verdict = 'duplicate' THEN external_id END
+FROM (SELECT (left(id::text, 14) || '7' || substr(id::text, 16, 3) || '-b' || substr(id::text, 21))::uuid AS id, source,
+    created_at AS at, external_id, row_number() OVER (ORDER BY id) AS n FROM orders
+    WHERE external_id LIKE $1::text || '-%') AS made,
+  LATERAL (SELECT CASE WHEN n % 20 = 1 THEN 'duplicate' WHEN n % 150 = 2 THEN 'rejected'
+    WHEN n % 400 = 3 THEN 'quarantined' WHEN n % 100 = 5 THEN 'informational' END AS verdict) AS decided
+WHERE verdict IS NOT NULL
+"""
+
+
 async def fill(url: str, closed: int, still_open: int, *, days: float = 30.0, run: str = "f1") -> None:
     """Add orders of the last `days`, with their deliveries, events and calls; open ones are due in two hours or more.
+
+    Half of the open ones are the newest, the others lie scattered among the closed. One delivery in twelve beside the
+    orders' own is a duplicate, rejected, quarantined or informational.
 
     `run` marks their external ids; one run fills a database once.
     """
@@ -81,7 +97,7 @@ async def fill(url: str, closed: int, still_open: int, *, days: float = 30.0, ru
     try:
         salt = sum(run.encode()) % 4096
         await connection.execute(ORDERS, still_open, closed + still_open, days, salt, 7200.0, run)
-        for statement in (DELIVERIES, EVENTS, CALLS):
+        for statement in (DELIVERIES, TROUBLE, EVENTS, CALLS):
             await connection.execute(statement, run)
         await connection.execute("VACUUM ANALYZE")
     finally:

@@ -60,19 +60,23 @@ def _clean(name: str, value: Any) -> Any:
 async def matching(connection: AsyncConnection, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
     """Conditions for: state, source, vendor, party, hold_reason, q, created_after, created_before.
 
-    Each is served by an index. An id begins with the time it was made at, by the clock of the process that made it;
-    `created_at` is the database's. A day between the two clocks is allowed for.
+    Each is served by an index, and the rest of the transaction is planned for that. An id begins with the time it was
+    made at, by the clock of the process that made it; `created_at` is the database's. A day between the two clocks is
+    allowed for.
     """
+    await search.by_values(connection)
     wanted: list[ColumnElement[bool]] = [
         orders.c[name] == filters[name] for name in ("state", "party", "hold_reason") if filters.get(name)
     ]
     if filters.get("hold_reason"):
         wanted.append(orders.c.state == State.ON_HOLD)
+    if filters.get("party"):
+        wanted.append(orders.c.due_at.isnot(None))
     if after := filters.get("created_after"):
         wanted += [orders.c.created_at > after, orders.c.id >= first_id(after, -CLOCKS_MS)]
     if until := filters.get("created_before"):
         wanted += [orders.c.created_at < until, orders.c.id <= first_id(until, CLOCKS_MS)]
-    facets = [f"{name}:{filters[name]}" for name in ("source", "vendor") if filters.get(name)]
+    facets = {name: str(filters[name]) for name in ("source", "vendor") if filters.get(name)}
     return wanted + await search.having(connection, facets, str(filters.get("q") or ""))
 
 
@@ -90,7 +94,8 @@ async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = Fal
     clean = key.replace("\x00", "")
     exact = as_uuid(clean)
     ours = orders.c.id == exact if exact else orders.c.po_number == clean.upper()
-    for where in ([ours], [orders.c.external_id == clean, *await search.having(connection, [], clean)]):
+    await search.by_values(connection)
+    for where in ([ours], [orders.c.external_id == clean, *await search.having(connection, {}, clean)]):
         wanted = select(*SHOWN, CLAIMED, INTERRUPTED).where(*where).order_by(orders.c.id)
         found = await connection.execute(wanted.with_for_update() if lock else wanted)
         if rows := [dict(row) for row in found.mappings()]:
@@ -128,6 +133,7 @@ async def events_after(connection: AsyncConnection, after: int | None, limit: in
 
 async def list_deliveries(connection: AsyncConnection, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Deliveries without their bodies, newest first. Filters: source, verdict, order_id, before (a delivery id)."""
+    await search.by_values(connection)
     wanted = [deliveries.c[name] == filters[name] for name in ("source", "verdict", "order_id") if filters.get(name)]
     if filters.get("before"):
         wanted.append(deliveries.c.id < filters["before"])

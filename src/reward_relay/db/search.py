@@ -1,17 +1,17 @@
 """Finding orders by words: each word a person types must begin one of the order's words, accents or not.
 
-PostgreSQL cannot guess how many rows a word's beginning has, and a wrong guess makes it read the whole table. So it is
-asked first, by an index that answers at once where there are few; where there are many, the newest are soon found by
-going through the orders from the newest on.
+PostgreSQL cannot guess how many rows a word's beginning has, and a wrong guess makes it read whole tables. So it is
+asked first, by an index that answers at once where there are few. Where there are many, the newest are soon found by
+going through the orders and looking at the words of each: a sub-select that is never turned into a join.
 """
 
 import re
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, Uuid, any_, bindparam, cast, literal, text
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
+from sqlalchemy import ColumnElement, Uuid, any_, bindparam, cast, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.tables import order_search, orders
@@ -20,8 +20,15 @@ COMBINING = re.compile("[\u0300-\u036f]")
 SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~]+")
 """As in the function `relay_words` of migration 0002."""
 MOST_WORDS, MOST_LETTERS = 20, 200
-FEW = 2000
-HITS = text("SELECT order_id FROM order_search WHERE words @@ CAST(:query AS tsquery) LIMIT :most")
+FEW = 5000
+HITS = text("""
+SELECT CASE WHEN count(*) <= :few THEN COALESCE(array_agg(order_id), '{}') END
+FROM (SELECT order_id FROM order_search WHERE words @@ CAST(:query AS tsquery) LIMIT :few + 1) AS found
+""")
+BY_VALUES = text("""
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true)
+""")
+"""A plan made without the values does not know that a cursor leaves ten rows, or that a state is rare."""
 
 
 def as_uuid(value: str) -> uuid.UUID | None:
@@ -32,18 +39,30 @@ def as_uuid(value: str) -> uuid.UUID | None:
         return None
 
 
-async def having(connection: AsyncConnection, facets: Sequence[str], words: str) -> list[ColumnElement[bool]]:
-    """Conditions on `orders`: all of these facets (`source:NAME`, `vendor:NAME`), and words that begin so."""
-    query = " & ".join([*map(lexeme, facets), *terms(words)])
+async def by_values(connection: AsyncConnection) -> None:
+    """From here to the end of the transaction plan each statement by its values, and through indexes.
+
+    For lists: what is asked for differs each time, and a page is a small part of the table.
+    """
+    await connection.execute(BY_VALUES)
+
+
+async def having(connection: AsyncConnection, facets: Mapping[str, str], words: str) -> list[ColumnElement[bool]]:
+    """Conditions on `orders`: these values of `source` and `vendor`, and words that begin so."""
+    begin = terms(words)
+    query = " & ".join([*(lexeme(f"{name}:{value}") for name, value in facets.items()), *begin])
     if not query:
         return [literal(False)] if words.strip() else []
-    hits = list((await connection.execute(HITS, {"query": query, "most": FEW + 1})).scalars())
-    if len(hits) <= FEW:
+    hits: list[uuid.UUID] | None = (await connection.execute(HITS, {"query": query, "few": FEW})).scalar_one()
+    if hits is not None:
         if not facets and (exact := as_uuid(words.strip())):
-            hits.append(exact)
+            hits = [*hits, exact]
         return [orders.c.id == any_(bindparam("hits", hits, ARRAY(Uuid), unique=True))]
-    beside_the_index = order_search.c.words.op("||")(cast("", TSVECTOR))
-    return [orders.c.id == order_search.c.order_id, beside_the_index.op("@@")(cast(query, TSQUERY))]
+    wanted = [orders.c[name] == value for name, value in facets.items()]
+    if begin:
+        its_words = select(order_search.c.words).where(order_search.c.order_id == orders.c.id).scalar_subquery()
+        wanted.append(its_words.op("@@")(cast(" & ".join(begin), TSQUERY)))
+    return wanted
 
 
 def terms(words: str) -> list[str]:
