@@ -1,7 +1,8 @@
 """What a tired person should see first: what needs them, what waits and for whom, what flowed lately."""
 
+import asyncio
 import re
-from typing import Any
+from collections import Counter
 
 from reward_relay.db import overview
 from reward_relay.db.engine import Database
@@ -25,10 +26,7 @@ class Glance:
 
     async def look(self) -> Row:
         """The summary, `needs` (most urgent first), and `flow` of the last hour and day."""
-        found = await self._ops.summary()
-        async with self._database.transaction() as connection:
-            reasons = await overview.held(connection) if found["states"]["on_hold"] else []
-            flows = [(name, *shape, *await overview.flow(connection, *shape)) for name, shape in CHARTS.items()]
+        found, (reasons, came, ended) = await asyncio.gather(self._ops.summary(), self._lately())
         found["needs"] = [
             *_of_the_house(found),
             *_of_parties(found),
@@ -37,19 +35,29 @@ class Glance:
             *_of_alerts(found),
         ]
         found["flow"] = {
-            name: {"width_s": width_s, "buckets": _buckets(number, came, ended)}
-            for name, width_s, number, came, ended in flows
+            name: {"width_s": width_s, "buckets": _buckets(width_s // FINE_S, number, came, ended)}
+            for name, (width_s, number) in CHARTS.items()
         }
         return found
 
+    async def _lately(self) -> tuple[list[Row], Counter[int], dict[str, Counter[int]]]:
+        """Why orders are held, and what flowed in the time of the longest chart, in buckets of `FINE_S` seconds."""
+        longest = max(width_s * number for width_s, number in CHARTS.values())
+        async with self._database.transaction() as connection:
+            came, ended = await overview.flow(connection, FINE_S, longest // FINE_S)
+            return await overview.held(connection), came, ended
+
 
 CHARTS = {"hour": HOUR, "day": DAY}
+FINE_S = min(width_s for width_s, _ in CHARTS.values())
+"""Every chart's bars are made of such buckets."""
 
 
-def _buckets(number: int, came: Any, ended: Any) -> list[Row]:
-    """Oldest first; `ago` counts back from the present one."""
+def _buckets(fine: int, number: int, came: Counter[int], ended: dict[str, Counter[int]]) -> list[Row]:
+    """Oldest first, each of `fine` fine ones; `ago` counts back from the present one."""
+    kinds = {"came": came} | {str(each): ended.get(each, Counter()) for each in Outcome}
     return [
-        {"ago": ago, "came": came[ago], **{str(each): ended.get(each, {}).get(ago, 0) for each in Outcome}}
+        {"ago": ago, **{kind: sum(counts[fine * ago + n] for n in range(fine)) for kind, counts in kinds.items()}}
         for ago in range(number - 1, -1, -1)
     ]
 

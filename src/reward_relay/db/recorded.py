@@ -4,29 +4,33 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.queries import CLOCKS_MS, Row, first_id
+from reward_relay.db.search import by_values
 from reward_relay.db.tables import deliveries, orders
 
 
 async def arrivals(connection: AsyncConnection, since: datetime, before: uuid.UUID | None, limit: int) -> list[Row]:
     """Deliveries with their bytes, newest first: of each reward the one that made its order, and quarantined ones."""
+    await by_values(connection)
     shown = [deliveries.c[name] for name in ("id", "source", "received_at", "content_type", "body", "external_id")]
+    of_delivery = select(orders.c.po_number, orders.c.delivery_id).where(orders.c.id == deliveries.c.order_id)
+    order = of_delivery.limit(1).lateral("its_order")  # the limit keeps it a look at one row, not a join of the tables
     wanted: list[Any] = [
         deliveries.c.id >= first_id(since, -CLOCKS_MS),
         deliveries.c.received_at >= since,
         or_(
             deliveries.c.verdict == "quarantined",
-            and_(deliveries.c.verdict == "accepted", orders.c.delivery_id == deliveries.c.id),
+            and_(deliveries.c.verdict == "accepted", order.c.delivery_id == deliveries.c.id),
         ),
     ]
     if before is not None:
         wanted.append(deliveries.c.id < before)
     found = await connection.execute(
-        select(*shown, orders.c.po_number)
-        .select_from(deliveries.outerjoin(orders, orders.c.id == deliveries.c.order_id))
+        select(*shown, order.c.po_number)
+        .select_from(deliveries.outerjoin(order, true()))
         .where(*wanted)
         .order_by(deliveries.c.id.desc())
         .limit(limit)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 HEIGHT, WIDTH, GAP = 64, 288, 2
 
@@ -34,15 +34,14 @@ def bars(title: str, found: Sequence[Bar]) -> Markup:
 
 def _bar(bar: Bar, x: float, width: float, top: int) -> Markup:
     told = ", ".join(f"{number} {kind}" for kind, number in bar.parts.items() if number) or "none"
-    drawn = [Markup('<rect class="empty" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>').format(x, width, HEIGHT)]
+    drawn = [Markup('<rect class="empty" x="%.1f" y="0" width="%.1f" height="%d"/>') % (x, width, HEIGHT)]
     y = float(HEIGHT)
     for kind, number in bar.parts.items():
         height = max(number / top * (HEIGHT - 2), 1.5) if number else 0.0
         y -= height
         if height:
             drawn.append(
-                Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                    kind, x, max(y, 0), width, height
-                )
+                Markup('<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>')
+                % (kind, x, max(y, 0), width, height)
             )
-    return Markup("<g><title>{}: {}</title>{}</g>").format(escape(bar.label), told, Markup("").join(drawn))
+    return Markup("<g><title>%s: %s</title>%s</g>") % (bar.label, told, Markup("").join(drawn))
