@@ -146,6 +146,31 @@ async def test_every_page_and_every_list_call_is_served_by_indexes(relay: Relay,
     assert not plans.wrong, "\n".join(plans.wrong)
 
 
+async def test_however_words_are_looked_for_the_same_orders_are_found(
+    relay: Relay, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By going through the orders, by the index, and as it is decided."""
+
+    async def pages() -> list[list[Any]]:
+        found = []
+        for filters in lists_of_orders(known):
+            if set(filters) & {"q", "source", "vendor"} and known.closed_order not in filters.values():
+                before = search.as_uuid(filters.get("cursor", ""))
+                async with relay.database.transaction() as connection:
+                    rows = await queries.list_orders(connection, {**filters, **_times(filters), "before": before}, 51)
+                found.append([row["id"] for row in rows])
+        return found
+
+    decided = await pages()
+    monkeypatch.setattr(search, "COMMON", 0)
+    assert await pages() == decided
+    monkeypatch.setattr(search, "COMMON", ORDERS)
+    monkeypatch.setattr(search, "FEW", ORDERS)
+    assert await pages() == decided
+    assert sum(len(each) == 51 for each in decided) > 15
+    assert sum(0 < len(each) < 51 for each in decided) > 5
+
+
 async def test_the_orders_of_bulk_work_are_found_by_indexes(relay: Relay, known: Known) -> None:
     """All but a retry without a state, which goes once through all orders, a part of them with each batch."""
     with watched(relay) as plans:

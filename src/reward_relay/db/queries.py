@@ -19,6 +19,7 @@ HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
 SHOWN = [column for column in orders.c if column.name not in HIDDEN]
 CLOCKS_MS = 86_400_000
 TIMES = ("created_after", "created_before")
+LAST_ID = uuid.UUID(int=(1 << 128) - 1)
 CLAIMED = (orders.c.claim.isnot(None) & (orders.c.claim_until >= func.now())).label("claimed")
 INTERRUPTED = orders.c.interrupt.isnot(None).label("interrupted")
 """What was asked for during a call; with no claim left, the worker died, and the next one sees to it first."""
@@ -26,7 +27,9 @@ INTERRUPTED = orders.c.interrupt.isnot(None).label("interrupted")
 
 async def list_orders(connection: AsyncConnection, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Orders, newest first. Filters: those of `matching`, and `before` (an order id: the cursor)."""
-    wanted = await matching(connection, filters)
+    until = filters.get("created_before")
+    newest = min(filters.get("before") or LAST_ID, first_id(until, CLOCKS_MS) if until else LAST_ID)
+    wanted = await matching(connection, filters, newest)
     if filters.get("before"):
         wanted.append(orders.c.id < filters["before"])
     found = await connection.execute(
@@ -57,12 +60,14 @@ def _clean(name: str, value: Any) -> Any:
         ) from None
 
 
-async def matching(connection: AsyncConnection, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+async def matching(
+    connection: AsyncConnection, filters: Mapping[str, Any], newest: uuid.UUID | None = None
+) -> list[ColumnElement[bool]]:
     """Conditions for: state, source, vendor, party, hold_reason, q, created_after, created_before.
 
     Each is served by an index, and the rest of the transaction is planned for that. An id begins with the time it was
     made at, by the clock of the process that made it; `created_at` is the database's. A day between the two clocks is
-    allowed for.
+    allowed for. `newest` is as for `search.having`.
     """
     await search.by_values(connection)
     wanted: list[ColumnElement[bool]] = [
@@ -77,7 +82,7 @@ async def matching(connection: AsyncConnection, filters: Mapping[str, Any]) -> l
     if until := filters.get("created_before"):
         wanted += [orders.c.created_at < until, orders.c.id <= first_id(until, CLOCKS_MS)]
     facets = {name: str(filters[name]) for name in ("source", "vendor") if filters.get(name)}
-    return wanted + await search.having(connection, facets, str(filters.get("q") or ""))
+    return wanted + await search.having(connection, facets, str(filters.get("q") or ""), newest)
 
 
 def first_id(time: datetime, shift_ms: int) -> uuid.UUID:

@@ -25,6 +25,13 @@ HITS = text("""
 SELECT CASE WHEN count(*) <= :few THEN COALESCE(array_agg(order_id), '{}') END
 FROM (SELECT order_id FROM order_search WHERE words @@ CAST(:query AS tsquery) LIMIT :few + 1) AS found
 """)
+SAMPLE, COMMON = 200, 10
+NEWEST = text("""
+SELECT count(*) FROM (
+  SELECT words FROM order_search WHERE order_id <= CAST(:newest AS uuid) ORDER BY order_id DESC LIMIT :sample) AS newest
+WHERE words @@ CAST(:query AS tsquery)
+""")
+"""The index would name every order that has a common word before the first can be looked at."""
 BY_VALUES = text("""
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true)
 """)
@@ -47,13 +54,18 @@ async def by_values(connection: AsyncConnection) -> None:
     await connection.execute(BY_VALUES)
 
 
-async def having(connection: AsyncConnection, facets: Mapping[str, str], words: str) -> list[ColumnElement[bool]]:
-    """Conditions on `orders`: these values of `source` and `vendor`, and words that begin so."""
+async def having(
+    connection: AsyncConnection, facets: Mapping[str, str], words: str, newest: uuid.UUID | None = None
+) -> list[ColumnElement[bool]]:
+    """Conditions on `orders`: these values of `source` and `vendor`, and words that begin so.
+
+    With `newest`, orders from this id downwards are wanted, so that what is common there is not counted elsewhere.
+    """
     begin = terms(words)
     query = " & ".join([*(lexeme(f"{name}:{value}") for name, value in facets.items()), *begin])
     if not query:
         return [literal(False)] if words.strip() else []
-    hits: list[uuid.UUID] | None = (await connection.execute(HITS, {"query": query, "few": FEW})).scalar_one()
+    hits = await _hits(connection, query, newest)
     if hits is not None:
         if not facets and (exact := as_uuid(words.strip())):
             hits = [*hits, exact]
@@ -63,6 +75,16 @@ async def having(connection: AsyncConnection, facets: Mapping[str, str], words: 
         its_words = select(order_search.c.words).where(order_search.c.order_id == orders.c.id).scalar_subquery()
         wanted.append(its_words.op("@@")(cast(" & ".join(begin), TSQUERY)))
     return wanted
+
+
+async def _hits(connection: AsyncConnection, query: str, newest: uuid.UUID | None) -> list[uuid.UUID] | None:
+    """The orders that have these words; None where they are many."""
+    if newest:
+        values = {"query": query, "newest": newest, "sample": SAMPLE}
+        if (await connection.execute(NEWEST, values)).scalar_one() >= COMMON:
+            return None
+    found: list[uuid.UUID] | None = (await connection.execute(HITS, {"query": query, "few": FEW})).scalar_one()
+    return found
 
 
 def terms(words: str) -> list[str]:
