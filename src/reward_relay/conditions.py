@@ -108,6 +108,18 @@ KINDS = (
         "the platform took the reward back when the vendor may have had it",
         "Ask the vendor: cancelled, close; too late, release",
     ),
+    Kind(
+        "lost_there",
+        ("release goes on asking",),
+        "the vendor knows no such order (found by reconcile)",
+        "Look for the PO number in its portal: there, release; not there, refuse, or order by hand and close",
+    ),
+    Kind(
+        "gone_there",
+        ("it was decided or taken back there",),
+        "the platform no longer waits for them (found by reconcile)",
+        "Ask who decided it: right, close; wrong, release places them",
+    ),
     Kind("by_hand", ("then close this order",), "only a person can tell the platform", "Tell it, then close them"),
     Kind(
         "not_configured",
