@@ -260,14 +260,21 @@ KEPT_SECRET = (OPERATOR, VIEWER, "talkable-key-1", "talkable-key-0", "voucherify
 SENT_SECRET = ("influitive-token-1", "app-token", "roster-api-token", "influitive-api-token", "gcp-access-token")
 
 
+CONSOLE = ("/", "/orders", "/deliveries", "/routes", "/routes/try", "/routes/diff", "/parties", "/reconcile")
+
+
 async def every_answer(client: httpx.AsyncClient, plan: str) -> str:
-    """What every GET of the API answers, about everything there is."""
-    found = [(await client.get(f"{API}/{name}")).text for name in ("summary", "parties")]
+    """What every GET of the API and every page of the console says, about everything there is."""
+    signed_in = await client.post("/login", data={"key": OPERATOR}, headers={"Origin": "http://relay.test"})
+    assert signed_in.status_code == 303
+    found = [(await client.get(path)).text for path in CONSOLE]
+    found += [(await client.get(f"{API}/{name}")).text for name in ("summary", "parties")]
     found.append((await client.get(f"{API}/bulk/{plan}")).text)
     for name in ("orders", "deliveries"):
         page = await client.get(f"{API}/{name}", params={"limit": 200})
         found.append(page.text)
-        found += [(await client.get(f"{API}/{name}/{row['id']}")).text for row in page.json()["items"]]
+        for row in page.json()["items"]:
+            found += [(await client.get(f"{start}/{name}/{row['id']}")).text for start in (API, "")]
     found += [(await client.get(path)).text for path in ("/openapi.json", "/metrics", "/readyz", "/healthz")]
     return "\n".join(found)
 
@@ -289,6 +296,7 @@ async def test_no_answer_holds_a_secret_a_token_or_claim_data(database_url: str,
         plan = await relay.bulk.plan("release", {}, "alice")
         told = await every_answer(client, plan["token"])
     assert '"verdict":"accepted"' in told
+    assert told.count("From the webhook to the closing answer") == 4
     assert '"verdict":"rejected"' in told
     assert len(hidden) == 4
     for secret in (*KEPT_SECRET, *SENT_SECRET, *hidden, "claim.example", "ClaimCode", '"Pin"'):
