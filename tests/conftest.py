@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
+from reward_relay.wiring import Relay
 from support.browser import chromium
+from support.relays import client_of, relay_of, settings
+from support.steered import Steered
 
 collect_ignore = [] if chromium() else ["web/test_browser.py"]
 TEMPLATE = "relay_template"
@@ -112,3 +116,23 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     found = Database(database_url, pool_size=8)
     yield found
     await found.close()
+
+
+@pytest.fixture
+def far() -> Steered:
+    """A far side that the test steers."""
+    return Steered()
+
+
+@pytest.fixture
+async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
+    """A relay before that far side, without a worker."""
+    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
+    """An operator's client of the relay's API."""
+    async with client_of(relay) as found:
+        yield found

@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
     "web": "bulk contracts db diffing errors metrics near ops reconciling settings states web.console",
-    "web.console": "contracts errors ops reconciling settings states web",
+    "web.console": "contracts diffing errors ops reconciling settings states web",
     "wiring": "alerting bulk conditions contracts db diffing errors explaining glance heartbeat intake jobs loading "
     "ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
     "processes": "db errors loading logs metrics reloading settings web wiring",

@@ -80,14 +80,16 @@ class Actions:
             raise NotAllowed(found.why)
         return found
 
-    async def allowed(self, connection: AsyncConnection, row: Row) -> list[Row]:
-        """Every action on an order: whether it is allowed now, and what it would do or why it is not."""
+    async def allowed(self, connection: AsyncConnection, row: Row, stopped: Mapping[str, str]) -> list[Row]:
+        """Every action on an order: whether it is allowed now, and what it would do or why it is not.
+
+        `stopped` is what `obstacles` found.
+        """
         told: list[Row] = []
-        stopped = await obstacles(connection)
         for action in ACTIONS:
             (way,) = await self.forecast(connection, action, [row])
             does, why = (None, way.why) if isinstance(way, Refused) else (way.does, None)
-            if isinstance(way, Way) and way.party in stopped:
+            if isinstance(way, Way) and way.party and way.party in stopped:
                 does = f"{way.does}; it waits while {stopped[way.party].partition(': ')[0]}"
             told.append({"action": action, "allowed": why is None, "does": does, "why_not": why})
         return told

@@ -29,6 +29,8 @@ MAX_TEXT_BYTES = 256 << 10
 BATCH = 50
 """Rows that are read, and then compared in a thread, at a time."""
 SLICE_S, PAUSE_S = 0.01, 0.005
+ANSWER_WITHIN_S = 20.0
+"""For a comparison that somebody waits for."""
 EXAMPLES = 5
 HELD_AT_MOST = 2_000
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*@[^\"]*\"")

@@ -66,10 +66,10 @@ class Ops:
             events, calls = await queries.history(connection, row["id"])
             arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MAX_PAGE)
             told = timeline(str(row["delivery_id"]), events, calls, arrived)
-            allowed = await self.actions.allowed(connection, row)
-            waits_for = (await obstacles(connection)).get(row["party"] or "")
+            stopped = await obstacles(connection)
+            allowed = await self.actions.allowed(connection, row, stopped)
         past = {"events": events, "calls": calls, "timeline": told}
-        return {**shown_order(row), **past, "actions": allowed, "waits_for": waits_for}
+        return {**shown_order(row), **past, "actions": allowed, "waits_for": stopped.get(row["party"] or "")}
 
     async def retry(self, key: str, actor: str, note: str) -> Row:
         """Make the next step due now, with all its attempts."""

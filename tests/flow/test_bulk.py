@@ -1,7 +1,6 @@
 """The plan of a bulk action is what then happens, while orders keep moving; what moved is skipped and says so."""
 
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,8 @@ from reward_relay import bulk
 from reward_relay.db.engine import Database
 from reward_relay.errors import DatabaseUnavailable, Invalid, NotAllowed, NotFound, Unavailable
 from reward_relay.wiring import Relay
-from support.relays import CONFIGURATION, client_of, ended, relay_of, settings, until, working
+from support.relays import CONFIGURATION, ended, relay_of, settings, until, working
 from support.steered import Steered, accepted, roster, talkable
-
-
-@pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
-        yield found
 
 
 async def held(relay: Relay, client: httpx.AsyncClient, *ids: str, note: str = "wait") -> list[str]:

@@ -22,17 +22,6 @@ PAGES = ("/", "/orders", "/deliveries", "/routes", "/routes/try", "/routes/diff"
 
 
 @pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
-
-
-@pytest.fixture
 async def browser(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
     """A client without a key, as a browser asks."""
     async with client_of(relay, key=None) as found:

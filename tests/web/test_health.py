@@ -11,19 +11,13 @@ from sqlalchemy import text
 from reward_relay.db.embedded import Embedded
 from reward_relay.wiring import Relay
 from support.outage import outage
-from support.relays import client_of, relay_of, settings
+from support.relays import relay_of, settings
 from support.steered import accepted, post, roster, talkable, unreachable
 
 
 @pytest.fixture
 async def relay(database_url: str, tmp_path: Path) -> AsyncIterator[Relay]:
     async with relay_of(settings(tmp_path), database_url, unreachable) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
         yield found
 
 

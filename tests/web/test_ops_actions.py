@@ -1,11 +1,9 @@
 """What people do to orders and parties: each action leaves its actor and note, and says why where it is not allowed."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import text
 
 from reward_relay.wiring import Relay
@@ -13,23 +11,6 @@ from support.relays import CONFIGURATION, client_of, ended, relay_of, settings, 
 from support.steered import Steered, accepted, post, roster, talkable
 
 ACTIONS = ("retry", "hold", "release", "refuse", "close")
-
-
-@pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
-        yield found
 
 
 async def act(client: httpx.AsyncClient, order_id: str, action: str, **body: Any) -> httpx.Response:

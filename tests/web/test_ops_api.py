@@ -42,12 +42,6 @@ async def relay(database_url: str, tmp_path: Path) -> AsyncIterator[Relay]:
         yield found
 
 
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
-        yield found
-
-
 async def listed(client: httpx.AsyncClient, **query: Any) -> list[str]:
     """The external ids on the first page of the answer to a query."""
     answer = await client.get("/api/v1/orders", params=query)

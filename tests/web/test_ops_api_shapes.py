@@ -1,7 +1,6 @@
 """The API's finer manners: timeline, allowed actions, bulk over REST, unknown parameters, broken bodies, secrets."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,6 @@ from support.relays import OPERATOR, VIEWER, client_of, ended, relay_of, setting
 from support.steered import Steered, accepted, every_platform, post, roster
 
 API = "/api/v1"
-
-
-@pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
-        yield found
 
 
 async def order_of(client: httpx.AsyncClient, key: str) -> dict[str, Any]:
@@ -105,7 +87,7 @@ async def test_the_allowed_actions_are_those_that_then_work(
             await connection.execute(text(f"UPDATE orders SET {STANDS[stands]} WHERE id = :id"), {"id": order_id})
         (row,) = await queried(relay, order_id)
         async with relay.database.transaction() as connection:
-            told = {each["action"]: each for each in await relay.ops.actions.allowed(connection, row)}
+            told = {each["action"]: each for each in await relay.ops.actions.allowed(connection, row, {})}
         assert list(told) == list(ACTIONS)
         answer = await client.post(f"{API}/orders/{order_id}/{action}", json={})
         if stands == "held unreadable":

@@ -1,34 +1,15 @@
 """A reward that arrives more than once, differently, or is taken back: one order, and nothing is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from reward_relay.wiring import Relay
 from support.relays import client_of, ended, relay_of, settings, working
 from support.steered import TALKABLE_ID, Steered, accepted, post, reasons, roster, talkable
 
 OTHER = "somebody-else@example.com"
-
-
-@pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(relay) as found:
-        yield found
 
 
 async def state_of(relay: Relay, order_id: str) -> tuple[str, str | None]:

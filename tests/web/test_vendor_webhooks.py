@@ -1,7 +1,6 @@
 """A vendor's callback: a hint that wakes us up, never a fact."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -11,21 +10,10 @@ from reward_relay.db import orders
 from reward_relay.jobs import Job, Result
 from reward_relay.states import State, Step
 from reward_relay.wiring import Relay
-from support.relays import client_of, ended, relay_of, settings, until, working
+from support.relays import client_of, ended, until, working
 from support.steered import Steered, accepted, reasons, talkable
 
 CALLED_BACK = "the vendor called back"
-
-
-@pytest.fixture
-def far() -> Steered:
-    return Steered()
-
-
-@pytest.fixture
-async def relay(database_url: str, tmp_path: Path, far: Steered) -> AsyncIterator[Relay]:
-    async with relay_of(settings(tmp_path), database_url, far.transport) as found:
-        yield found
 
 
 @pytest.fixture

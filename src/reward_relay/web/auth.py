@@ -36,11 +36,20 @@ def viewer(request: Request, credentials: Annotated[HTTPAuthorizationCredentials
     return actor_of(keys, credentials.credentials if credentials else "")[0]
 
 
+def may_act(name: str, role: str) -> None:
+    """See that a key may change something.
+
+    Raises:
+        Forbidden: it is a viewer's.
+    """
+    if role != "operator":
+        raise Forbidden(f"{name} is a viewer; this needs a key with role operator")
+
+
 def operator(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
     """The name of the caller, who may act."""
     name = viewer(request, credentials)
-    if request.app.state.relay.settings.api_keys[name].role != "operator":
-        raise Forbidden(f"{name} is a viewer; this needs a key with role operator")
+    may_act(name, request.app.state.relay.settings.api_keys[name].role)
     return name
 
 

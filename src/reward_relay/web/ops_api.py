@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from reward_relay.diffing import Diffing
+from reward_relay.diffing import ANSWER_WITHIN_S, Diffing
 from reward_relay.errors import ConfigurationError, Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
@@ -28,7 +28,6 @@ from reward_relay.web.schemas import (
 
 READ, FIND, ACT = errors(401, 422, 503), errors(401, 404, 422, 503), errors(401, 403, 404, 409, 413, 422, 503)
 KNOWN = [Depends(only_documented)]
-DIFF_SECONDS = 20.0
 orders = APIRouter(prefix="/api/v1", tags=["orders"], dependencies=KNOWN)
 deliveries = APIRouter(prefix="/api/v1", tags=["deliveries"], dependencies=KNOWN)
 routes = APIRouter(prefix="/api/v1", tags=["routes"], dependencies=KNOWN)
@@ -122,7 +121,7 @@ async def diff_routes(request: Request, _: Operator, body: Diff) -> Any:
     """What another configuration would have done with the recorded rewards. Nothing is stored, sent or reloaded."""
     diffing: Diffing = request.app.state.relay.diffing
     try:
-        return await diffing.diff(body.toml, days=body.days, limit=body.limit, seconds=DIFF_SECONDS)
+        return await diffing.diff(body.toml, days=body.days, limit=body.limit, seconds=ANSWER_WITHIN_S)
     except ConfigurationError as error:
         raise Invalid("\n".join(error.problems)) from None
 

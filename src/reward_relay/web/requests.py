@@ -4,6 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Form
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
@@ -19,6 +20,7 @@ Verdict = Literal["accepted", "duplicate", "informational", "quarantined", "reje
 
 Said = Annotated[Annotated[str, Field(max_length=1000)] | None, Blank]
 """What a person says; an empty text counts as nothing."""
+SaidInForm = Annotated[Said, Form()]
 
 
 class Note(BaseModel):

@@ -1,15 +1,13 @@
 """What arrived: the list, one delivery with its bytes, its reason and likely fix, and replay."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from reward_relay.errors import NotAllowed
 from reward_relay.ops import VERDICTS
 from reward_relay.web.console.session import Actor, Reader
 from reward_relay.web.console.views import link, page
-from reward_relay.web.requests import Said
+from reward_relay.web.requests import SaidInForm
 
 router = APIRouter()
 ROWS = 50
@@ -56,7 +54,7 @@ async def one(request: Request, session: Reader, delivery_id: str) -> Response:
 
 
 @router.post("/deliveries/{delivery_id}/replay")
-async def replay(request: Request, session: Actor, delivery_id: str, note: Annotated[Said, Form()] = None) -> Response:
+async def replay(request: Request, session: Actor, delivery_id: str, note: SaidInForm = None) -> Response:
     """Take it once more; shows the order that came of it, or the delivery with its new reason."""
     ops = request.app.state.relay.ops
     try:

@@ -11,12 +11,11 @@ from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.states import Outcome, State
 from reward_relay.web.console.session import Actor, Reader, Session
 from reward_relay.web.console.views import link, page
-from reward_relay.web.requests import Said
+from reward_relay.web.requests import SaidInForm
 
 router = APIRouter()
 FILTERS = ("q", "state", "source", "vendor", "party", "created_after", "created_before", "hold_reason")
 ROWS = 50
-Note = Annotated[Said, Form()]
 
 
 def filters_of(given: Any) -> dict[str, Any]:
@@ -62,8 +61,8 @@ async def act(
     session: Actor,
     key: str,
     action: str,
-    note: Note = None,
-    message: Note = None,
+    note: SaidInForm = None,
+    message: SaidInForm = None,
     outcome: Annotated[Outcome | None, Form()] = None,
 ) -> Response:
     """Do something to one order, and show it; where it is not allowed, say why on the order's page."""
@@ -86,7 +85,9 @@ async def act(
 
 
 @router.post("/bulk/plan")
-async def plan(request: Request, session: Actor, action: Annotated[str, Form()] = "", note: Note = None) -> Response:
+async def plan(
+    request: Request, session: Actor, action: Annotated[str, Form()] = "", note: SaidInForm = None
+) -> Response:
     """What a bulk action would do; nothing is done yet."""
     filters = filters_of(await request.form())
     made = await request.app.state.relay.bulk.plan(action, filters, session.name, note or "")

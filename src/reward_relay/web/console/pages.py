@@ -23,7 +23,7 @@ from reward_relay.web.console.session import (
     sign_out,
 )
 from reward_relay.web.console.views import HEADERS, STATIC, link, page
-from reward_relay.web.requests import Said
+from reward_relay.web.requests import SaidInForm
 
 router = APIRouter(include_in_schema=False)
 FILES = {path.name: path for path in STATIC.iterdir() if path.is_file()}
@@ -99,9 +99,7 @@ async def parties(request: Request, session: Reader) -> Response:
 
 
 @router.post("/parties/{party}/{action}")
-async def steer_party(
-    request: Request, session: Actor, party: str, action: str, note: Annotated[Said, Form()] = None
-) -> Response:
+async def steer_party(request: Request, session: Actor, party: str, action: str, note: SaidInForm = None) -> Response:
     """Pause or resume a party."""
     ops = request.app.state.relay.ops
     doing = {"pause": ops.pause, "resume": ops.resume}.get(action)

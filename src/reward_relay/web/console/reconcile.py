@@ -9,11 +9,10 @@ from reward_relay.errors import NotAllowed
 from reward_relay.reconciling.comparing import Scope
 from reward_relay.web.console.session import Actor, Reader, Session
 from reward_relay.web.console.views import page
-from reward_relay.web.requests import Said
+from reward_relay.web.requests import SaidInForm
 
 router = APIRouter()
 Closed = Literal["none", "sample", "all"]
-Note = Annotated[Said, Form()]
 
 
 @router.get("/reconcile")
@@ -24,7 +23,7 @@ async def report(request: Request, session: Reader, part: str = "") -> Response:
 
 @router.post("/reconcile")
 async def start(
-    request: Request, session: Actor, closed: Annotated[Closed, Form()] = "sample", note: Note = None
+    request: Request, session: Actor, closed: Annotated[Closed, Form()] = "sample", note: SaidInForm = None
 ) -> Response:
     """Start a run; the page follows it."""
     scope = Scope(closed=closed)
@@ -36,7 +35,9 @@ async def start(
 
 
 @router.post("/reconcile/repair")
-async def repair(request: Request, session: Actor, token: Annotated[str, Form()] = "", note: Note = None) -> Response:
+async def repair(
+    request: Request, session: Actor, token: Annotated[str, Form()] = "", note: SaidInForm = None
+) -> Response:
     """Carry out what the report says can be repaired."""
     try:
         await request.app.state.relay.reconciliation.repair(token, session.name, note or "")

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import Response
 
+from reward_relay.diffing import ANSWER_WITHIN_S
 from reward_relay.errors import ConfigurationError, RequestError
 from reward_relay.web.console.session import Actor, Reader, same_site
 from reward_relay.web.console.views import page
 
 router = APIRouter()
 MAX_TEXT = 1 << 20
-DIFF_LIMIT, DIFF_SECONDS = 5000, 20.0
+DIFF_LIMIT = 5000
 
 
 @router.get("/routes")
@@ -67,7 +68,7 @@ async def diff(
         wanted = (await file.read(MAX_TEXT)).decode("utf-8", "replace")
     found, problems, status = None, [], 200
     try:
-        found = await request.app.state.relay.diffing.diff(wanted, days=days, limit=DIFF_LIMIT, seconds=DIFF_SECONDS)
+        found = await request.app.state.relay.diffing.diff(wanted, days=days, limit=DIFF_LIMIT, seconds=ANSWER_WITHIN_S)
     except ConfigurationError as error:
         problems, status = error.problems, 422
     except RequestError as error:

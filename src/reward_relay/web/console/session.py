@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from reward_relay.errors import Forbidden, RequestError
 from reward_relay.settings import ApiKey
+from reward_relay.web.auth import may_act
 
 COOKIE = "relay_session"
 LASTS_S = 12 * 3600
@@ -84,8 +85,7 @@ def actor(request: Request) -> Session:
     """
     session = reader(request)
     same_site(request)
-    if not session.operates:
-        raise Forbidden(f"{session.name} is a viewer; this needs a key with role operator")
+    may_act(session.name, session.role)
     return session
 
 
