@@ -1,6 +1,8 @@
 """What passes between the database and a worker: a claimed order, and what is to be recorded of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reward_relay.contracts import Ending, Plan, RewardOrder
 from reward_relay.states import Outcome, State, Step
@@ -49,7 +51,7 @@ class Result:
     """What one step found out, as `db.orders.record` writes it.
 
     `wait_s` is seconds until the next step is due. `reason` is the event's sentence; without one no event is
-    written (a poll that says "not yet"). `call_verdict`, `status` and `answer` go to the row of the call.
+    written (a poll that says "not yet"). `call_verdict`, `status`, `answer` and `exchanges` go to the row of the call.
     """
 
     state: State
@@ -71,3 +73,4 @@ class Result:
     status: int | None = None
     answer: str = ""
     pause: str | None = None
+    exchanges: Sequence[Mapping[str, Any]] = ()

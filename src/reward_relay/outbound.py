@@ -6,10 +6,14 @@ type and status, in `failure_of`, and nowhere else. httpx-aiohttp maps *every* b
 exception underneath, never at httpx's (tests/test_outbound.py shows the difference).
 """
 
+import hashlib
 import ipaddress
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -172,6 +176,28 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
+_noted: ContextVar[list[dict[str, Any]] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def exchanges() -> Iterator[list[dict[str, Any]]]:
+    """Collects what is sent during the block, by any `Caller`: method, url, the SHA-256 of the body, status, took_ms.
+
+    A status of None: no whole answer came.
+    """
+    made: list[dict[str, Any]] = []
+    token = _noted.set(made)
+    try:
+        yield made
+    finally:
+        _noted.reset(token)
+
+
+def digest(content: bytes | None) -> str | None:
+    """The SHA-256 of a body, as a hexadecimal number."""
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
 TransportFactory = Callable[[], httpx.AsyncBaseTransport]
 
 
@@ -274,14 +300,27 @@ class Caller:
             reraise=True,
         ):
             with attempt:
-                return await self._once(request)
+                return await self._exchange(request)
         raise AssertionError("unreachable: tenacity returns or raises")
 
-    async def _once(self, request: OutboundRequest) -> Answer:
+    async def _exchange(self, request: OutboundRequest) -> Answer:
+        content = None if request.json is None else encoded(request.json)
+        began, status = time.perf_counter(), None
+        try:
+            answer = await self._once(request, content)
+            status = answer.status
+            return answer
+        finally:
+            made = _noted.get()
+            if made is not None:
+                took_ms = round((time.perf_counter() - began) * 1000, 1)
+                sent = {"method": request.method, "url": request.url, "sha256": digest(content)}
+                made.append({**sent, "status": status, "took_ms": took_ms})
+
+    async def _once(self, request: OutboundRequest, content: bytes | None) -> Answer:
         secrets = {name: value.get_secret_value() for name, value in request.secret_headers.items()}
-        content, headers = None, {**request.headers, **secrets}
-        if request.json is not None:
-            content = encoded(request.json)
+        headers = {**request.headers, **secrets}
+        if content is not None:
             headers.setdefault("Content-Type", "application/json")
         try:
             async with self._outbound.client.stream(

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +21,7 @@ from reward_relay.db.groups import Groups
 from reward_relay.db.upkeep import orphaned_parties
 from reward_relay.errors import DatabaseUnavailable
 from reward_relay.jobs import Job, Result
-from reward_relay.outbound import failure_of
+from reward_relay.outbound import exchanges, failure_of
 from reward_relay.states import can_go
 from reward_relay.steps import after_failure, is_party_failure, put_back, unrecordable
 
@@ -175,6 +175,11 @@ class Worker:
             self._wake.set()
 
     async def _call(self, job: Job) -> Result:
+        with exchanges() as made:
+            result = await self._called(job)
+        return replace(result, exchanges=made)
+
+    async def _called(self, job: Job) -> Result:
         try:
             async with asyncio.timeout(self._timing.call_deadline_s):
                 return await self._step(job)

@@ -14,6 +14,7 @@ Where PostgreSQL may settle for a plan without the values (after five times), th
 
 import json
 import re
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,10 +44,11 @@ READS = {"Seq Scan", "Index Scan", "Bitmap Heap Scan"}
 async def filled(postgres: Embedded) -> AsyncIterator[str]:
     """The URL of a database with many orders, for the tests of this module."""
     admin = await asyncpg.connect(postgres.url("postgres"))
-    await admin.execute("CREATE DATABASE many_orders TEMPLATE relay_template")
-    await fill(postgres.url("many_orders"), ORDERS - OPEN, OPEN)
-    yield postgres.url("many_orders")
-    await admin.execute("DROP DATABASE many_orders WITH (FORCE)")
+    name = f"many_{uuid.uuid4().hex}"  # another process may run tests of this module too
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE relay_template")
+    await fill(postgres.url(name), ORDERS - OPEN, OPEN)
+    yield postgres.url(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
 
 

@@ -56,7 +56,7 @@ UNCLOSED = text(f"""
 SELECT o.source, count(*) AS number, EXTRACT(epoch FROM now() - min(e.at)) AS late_s,
   count(*) FILTER (WHERE o.state = 'on_hold') AS held, (array_agg(o.po_number ORDER BY e.at))[1:{SAMPLES}] AS samples
 FROM orders o CROSS JOIN LATERAL (
-  SELECT at FROM order_events WHERE order_id = o.id AND to_state = 'settled' ORDER BY id LIMIT 1) e
+  SELECT at FROM order_events WHERE order_id = o.id AND to_state = 'settled' ORDER BY seq LIMIT 1) e
 WHERE o.state IN ('settled', 'on_hold') AND (o.state = 'settled' OR o.held_from = 'settled')
   AND o.outcome = 'fulfilled' AND o.created_at <= now() - make_interval(secs => :after_s)
   AND e.at <= now() - make_interval(secs => :after_s)

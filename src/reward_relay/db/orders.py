@@ -58,7 +58,7 @@ WITH r AS (
   SELECT * FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS x(
     id uuid, claim uuid, was text, state text, step text, party text, wait_s float8, reason text, attempts int,
     polls int, in_doubt boolean, outcome text, message text, hold_reason text, vendor_order_id text,
-    vendor_status text, reward jsonb, last_error text, verdict text, status int, answer text)
+    vendor_status text, reward jsonb, last_error text, verdict text, status int, answer text, exchanges jsonb)
 ), done AS (
   UPDATE orders o SET state = r.state, step = r.step, party = r.party,
     due_at = CASE WHEN r.step IS NULL THEN NULL WHEN o.hinted THEN now()
@@ -75,7 +75,8 @@ WITH r AS (
   SELECT r.id, now(), r.was, r.state, 'worker', r.reason FROM r JOIN done USING (id)
   WHERE r.reason IS NOT NULL OR r.was <> r.state
 ), finished AS (
-  UPDATE calls c SET finished_at = now(), verdict = r.verdict, status = r.status, answer = r.answer
+  UPDATE calls c SET finished_at = now(), verdict = r.verdict, status = r.status, answer = r.answer,
+    exchanges = r.exchanges
   FROM r WHERE c.order_id = r.id AND c.claim = r.claim
 )
 SELECT id, interrupt, due FROM done
@@ -175,6 +176,7 @@ def _row(job: Job, result: Result) -> dict[str, Any]:
         "verdict": result.call_verdict,
         "status": result.status,
         "answer": clean_text(result.answer),
+        "exchanges": result.exchanges or None,
     }
 
 

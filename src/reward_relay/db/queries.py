@@ -17,6 +17,7 @@ from reward_relay.states import State
 Row = dict[str, Any]
 HIDDEN = ("callback_token", "claim", "claim_until", "hinted", "interrupt")
 SHOWN = [column for column in orders.c if column.name not in HIDDEN]
+EVENT = [column for column in order_events.c if column.name not in ("seq", "hash")]
 CLOCKS_MS = 86_400_000
 TIMES = ("created_after", "created_before")
 LAST_ID = uuid.UUID(int=(1 << 128) - 1)
@@ -111,12 +112,13 @@ async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = Fal
 async def history(connection: AsyncConnection, order_id: uuid.UUID) -> tuple[list[Row], list[Row]]:
     """The events and the calls of an order, oldest first."""
     told = select(
-        *[column for column in order_events.c if column.name != "order_id"],
+        *[column for column in order_events.c if column.name not in ("order_id", "hash")],
+        func.encode(order_events.c.hash, "hex").label("hash"),
     ).where(order_events.c.order_id == order_id)
     made = select(*[column for column in calls.c if column.name not in ("order_id", "claim")]).where(
         calls.c.order_id == order_id
     )
-    events = (await connection.execute(told.order_by(order_events.c.id))).mappings()
+    events = (await connection.execute(told.order_by(order_events.c.seq))).mappings()
     attempts = (await connection.execute(made.order_by(calls.c.id))).mappings()
     return [dict(row) for row in events], [dict(row) for row in attempts]
 
@@ -127,7 +129,7 @@ async def events_after(connection: AsyncConnection, after: int | None, limit: in
     An id is given before its transaction commits, so an event may appear after one with a higher id.
     """
     named = (orders.c.po_number, orders.c.source, orders.c.external_id, orders.c.vendor)
-    query = select(*order_events.c, *named).join(orders, orders.c.id == order_events.c.order_id)
+    query = select(*EVENT, *named).join(orders, orders.c.id == order_events.c.order_id)
     if after is not None:
         query = query.where(order_events.c.id > after).order_by(order_events.c.id)
     else:

@@ -45,9 +45,11 @@ UPDATE orders SET due_at = now(), attempts = 0, updated_at = now()
 WHERE id = CAST(:id AS uuid) AND step IS NOT NULL AND {FREE} RETURNING state
 """)  # noqa: S608 - a constant of this module
 EVENT = text("""
+WITH locked AS (SELECT id, state FROM orders WHERE id = CAST(:id AS uuid) FOR UPDATE)
 INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
-SELECT id, now(), state, state, :actor, :reason FROM orders WHERE id = CAST(:id AS uuid)
+SELECT id, now(), state, state, :actor, :reason FROM locked
 """)
+"""Whoever adds an event holds the order's row: two at once would both follow the same one in its chain."""
 LET_GO = text("""
 UPDATE orders SET interrupt = NULL, claim = NULL, claim_until = NULL WHERE id = CAST(:id AS uuid)
 """)

@@ -138,7 +138,9 @@ order_events = Table(
     Column("to_state", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("reason", Text),
-    Index("order_events_order_id", "order_id", "id"),
+    Column("seq", Integer, nullable=False, comment="place in its order's chain"),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the hash before and this event"),
+    UniqueConstraint("order_id", "seq"),
 )
 
 calls = Table(
@@ -155,6 +157,7 @@ calls = Table(
     Column("verdict", Text),
     Column("status", Integer),
     Column("answer", Text, comment="trimmed and redacted, never claim data"),
+    Column("exchanges", JSONB, comment="each request: method, url, sha256 of its body, status, took_ms"),
     Index("calls_order_id", "order_id", "id"),
 )
 

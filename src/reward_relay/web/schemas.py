@@ -90,7 +90,7 @@ class RoutesDiff(BaseModel):
 
 
 class Event(BaseModel):
-    """A line of an order's history."""
+    """A line of an order's history: the `seq`th. `hash` is over the hash before and this line (docs/guarantees.md)."""
 
     id: int
     at: datetime
@@ -98,10 +98,15 @@ class Event(BaseModel):
     to_state: str
     actor: str
     reason: str | None
+    seq: int
+    hash: str
 
 
 class Call(BaseModel):
-    """One outbound attempt. Without `finished_at`: under way, or its process died."""
+    """One outbound attempt. Without `finished_at`: under way, or its process died.
+
+    `exchanges`: each request of it, with the SHA-256 of the body that was sent.
+    """
 
     id: int
     party: str
@@ -112,6 +117,7 @@ class Call(BaseModel):
     verdict: str | None
     status: int | None
     answer: str | None
+    exchanges: list[dict[str, Any]] | None
 
 
 class Order(BaseModel):

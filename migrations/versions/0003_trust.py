@@ -1,0 +1,97 @@
+"""A ledger that cannot be rewritten unseen: events chained by hash, append-only; what each call sent."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+EVENT_HASH = """
+CREATE FUNCTION relay_event_hash(before bytea, e order_events) RETURNS bytea LANGUAGE sql STABLE AS $$
+  SELECT sha256(before || convert_to(json_build_array(e.order_id, e.seq,
+    to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    e.from_state, e.to_state, e.actor, e.reason)::text, 'UTF8'))
+$$
+"""
+CHAIN = """
+CREATE FUNCTION relay_chain() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE last order_events;
+BEGIN
+  SELECT * INTO last FROM order_events WHERE order_id = NEW.order_id ORDER BY seq DESC LIMIT 1;
+  NEW.seq := COALESCE(last.seq, 0) + 1;
+  NEW.hash := relay_event_hash(COALESCE(last.hash, ''), NEW);
+  RETURN NEW;
+END $$
+"""
+APPEND_ONLY = """
+CREATE FUNCTION relay_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION '% is append-only: what happened to an order is never changed', TG_TABLE_NAME
+    USING ERRCODE = 'integrity_constraint_violation';
+END $$
+"""
+LINK_WHAT_IS_THERE = """
+DO $$
+DECLARE e order_events; last order_events;
+BEGIN
+  FOR e IN SELECT * FROM order_events ORDER BY order_id, id LOOP
+    e.seq := CASE WHEN last.order_id = e.order_id THEN last.seq + 1 ELSE 1 END;
+    e.hash := relay_event_hash(CASE WHEN e.seq = 1 THEN '' ELSE last.hash END, e);
+    UPDATE order_events SET seq = e.seq, hash = e.hash WHERE id = e.id;
+    last := e;
+  END LOOP;
+END $$
+"""
+TRIGGERS = (
+    "CREATE TRIGGER order_events_chain BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION relay_chain()",
+    """CREATE TRIGGER order_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON order_events
+       FOR EACH STATEMENT EXECUTE FUNCTION relay_append_only()""",
+    "REVOKE UPDATE, DELETE, TRUNCATE ON order_events FROM PUBLIC, CURRENT_USER",
+)
+
+
+def upgrade() -> None:
+    """A ledger that cannot be rewritten unseen."""
+    _ledger()
+
+
+def _ledger() -> None:
+    op.add_column("order_events", sa.Column("seq", sa.Integer(), nullable=True, comment="place in its order's chain"))
+    op.add_column(
+        "order_events",
+        sa.Column("hash", sa.LargeBinary(), nullable=True, comment="SHA-256 of the hash before and this event"),
+    )
+    for statement in (EVENT_HASH, CHAIN, APPEND_ONLY, LINK_WHAT_IS_THERE):
+        op.execute(statement)
+    op.alter_column("order_events", "seq", nullable=False)
+    op.alter_column("order_events", "hash", nullable=False)
+    op.drop_index("order_events_order_id", table_name="order_events")
+    op.create_unique_constraint(op.f("order_events_order_id_seq_key"), "order_events", ["order_id", "seq"])
+    for statement in TRIGGERS:
+        op.execute(statement)
+    op.add_column(
+        "calls",
+        sa.Column(
+            "exchanges",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="each request: method, url, sha256 of its body, status, took_ms",
+        ),
+    )
+
+
+def downgrade() -> None:
+    """Undo it."""
+    op.drop_column("calls", "exchanges")
+    op.execute("GRANT UPDATE, DELETE, TRUNCATE ON order_events TO CURRENT_USER")
+    for name in ("order_events_append_only", "order_events_chain"):
+        op.execute(f"DROP TRIGGER {name} ON order_events")
+    op.drop_constraint(op.f("order_events_order_id_seq_key"), "order_events")
+    op.create_index("order_events_order_id", "order_events", ["order_id", "id"], unique=False)
+    for name in ("relay_append_only()", "relay_chain()", "relay_event_hash(bytea, order_events)"):
+        op.execute(f"DROP FUNCTION {name}")
+    op.drop_column("order_events", "hash")
+    op.drop_column("order_events", "seq")
