@@ -46,6 +46,8 @@ MAY_IMPORT = {
     "explaining": "contracts db errors intake routing settings states steps",
     "actions": "contracts db errors intake jobs routing settings states",
     "timeline": "db",
+    "ledger": "db errors states",
+    "evidence": "contracts db errors ledger outbound states steps",
     "ops": "actions contracts db errors explaining intake jobs reloading states steps timeline",
     "bulk": "actions db errors states",
     "glance": "db ops states",
@@ -62,8 +64,8 @@ MAY_IMPORT = {
     # The edge.
     "web": "bulk contracts db diffing errors metrics near ops reconciling settings states web.console",
     "web.console": "contracts diffing errors ops reconciling settings states web",
-    "wiring": "alerting bulk conditions contracts db diffing errors explaining glance heartbeat intake jobs loading "
-    "ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
+    "wiring": "alerting bulk conditions contracts db diffing errors evidence explaining glance heartbeat intake jobs "
+    "loading ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
     "processes": "db errors loading logs metrics reloading settings web wiring",
     "terminal": "errors",
     "orders_cli": "db errors ops processes settings states terminal wiring",
@@ -71,10 +73,11 @@ MAY_IMPORT = {
     "config_cli": "db errors processes terminal wiring",
     "deliveries_cli": "db errors ops orders_cli terminal",
     "bulk_cli": "db orders_cli terminal wiring",
+    "ledger_cli": "db errors ledger orders_cli processes terminal wiring",
     "tail_cli": "db ops orders_cli terminal",
     "reconcile_cli": "db errors orders_cli processes reconciling terminal wiring",
-    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors orders_cli processes reconcile_cli sandbox "
-    "sandbox.demo settings tail_cli terminal wiring",
+    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli orders_cli processes reconcile_cli "
+    "sandbox sandbox.demo settings tail_cli terminal wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -107,8 +110,9 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli orders_cli reconcile_cli tail_cli terminal",
-    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli orders_cli reconcile_cli sandbox.demo tail_cli terminal",
+    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli tail_cli terminal",
+    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli sandbox.demo "
+    "tail_cli terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

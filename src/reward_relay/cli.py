@@ -18,6 +18,7 @@ from reward_relay import (
     bulk_cli,
     config_cli,
     deliveries_cli,
+    ledger_cli,
     orders_cli,
     processes,
     reconcile_cli,
@@ -45,6 +46,8 @@ app.add_typer(alerts_cli.alerts, name="alerts")
 app.command("reconcile")(reconcile_cli.reconcile)
 orders_cli.orders.add_typer(bulk_cli.bulk, name="bulk")
 app.command()(tail_cli.tail)
+app.command()(ledger_cli.verify)
+app.command()(ledger_cli.evidence)
 out = Console()
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]
@@ -181,16 +184,21 @@ def list_processes(as_json: AsJson = False) -> None:
 def migrate(
     to: Annotated[str, typer.Option(help="Revision to go to; `base` removes every table.")] = "head",
     new: Annotated[str | None, typer.Option(help="Write a migration with this message (for developers).")] = None,
+    grant: Annotated[
+        str | None, typer.Option(help="Then give this role what a running relay needs: it cannot rewrite events.")
+    ] = None,
 ) -> None:
     """Bring the database's tables to this version.
 
-    Example: `RELAY_DATABASE_URL=postgresql://relay@db/relay reward-relay migrate`
+    Example: `RELAY_DATABASE_URL=postgresql://owner@db/relay reward-relay migrate --grant relay`
     """
 
     async def run(url: str) -> None:
         database = Database(url, pool_size=1, timeout_s=None)
         try:
             await (migrations.new_revision(database, new) if new else migrations.migrate(database, to))
+            if grant:
+                await migrations.grant(database, grant)
         finally:
             await database.close()
 

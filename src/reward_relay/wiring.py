@@ -15,6 +15,7 @@ from reward_relay.contracts import Platform, SourceSettings, Vendor
 from reward_relay.db.engine import Database
 from reward_relay.diffing import Diffing, Side
 from reward_relay.errors import ConfigurationError
+from reward_relay.evidence import Evidence
 from reward_relay.explaining import route_troubles
 from reward_relay.glance import Glance
 from reward_relay.heartbeat import Heartbeat, Kind
@@ -98,6 +99,7 @@ class Relay:
     reconciliation: Reconciliation
     reloading: Reloading
     diffing: Diffing
+    evidence: Evidence
     tracing: "Tracing | None" = None
 
     def worker(self, *, processes: int = 1) -> Worker:
@@ -182,6 +184,7 @@ def build(
         reconciliation=Reconciliation(database, intake, parties, _limits(settings)),
         reloading=reloading,
         diffing=_diffing(database, settings.sources, parties, reloading),
+        evidence=Evidence(database, parties),
         tracing=tracing,
     )
 

@@ -28,7 +28,7 @@ from bench.filling import fill
 from bench.pages import KNOWN, Known, addresses, lists_of_orders
 from sqlalchemy import event, text
 
-from reward_relay.db import queries, reconcile, recorded, search
+from reward_relay.db import ledger, queries, reconcile, recorded, search
 from reward_relay.db.embedded import Embedded
 from reward_relay.wiring import Relay
 from support.relays import OPERATOR, client_of, relay_of, settings
@@ -214,6 +214,9 @@ async def test_reconciling_diffing_and_following_are_served_by_indexes(relay: Re
             await queries.events_after(connection, None, 50)
             await queries.events_after(connection, 1000, 50)
             await queries.held_for(connection, "vendor:gcp")
+            some = await ledger.page(connection, uuid.UUID(known.middle), 100)
+            await ledger.strays(connection, some[0]["id"], some[-1]["id"])
+            await ledger.callback_token(connection, some[0]["id"])
     assert plans.seen > 15
     assert not plans.wrong, "\n".join(plans.wrong)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from reward_relay.db.engine import Database
-from reward_relay.errors import DatabaseUnavailable
+from reward_relay.errors import ConfigurationError, DatabaseUnavailable
 
 ADVISORY_LOCK = 7_242_001
 LOCK_TIMEOUT = "5s"
@@ -64,6 +64,31 @@ async def migrate(database: Database, revision: str = "head") -> None:
                 f"end long transactions (pg_stat_activity shows them) and migrate again"
             ) from error
         raise
+
+
+GRANTS = (
+    "GRANT USAGE ON SCHEMA public TO {role}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+    "REVOKE UPDATE, DELETE, TRUNCATE ON order_events FROM {role}",
+    "REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}",
+)
+
+
+async def grant(database: Database, role: str) -> None:
+    """Give a role what a running relay needs and no more: it cannot rewrite events, nor change tables or triggers.
+
+    Raises:
+        ConfigurationError: there is no such role.
+    """
+    async with database.transaction() as connection:
+        if not (await connection.execute(ROLE, {"role": role})).scalar():
+            raise ConfigurationError([f"PostgreSQL has no role {role!r}; make it: CREATE ROLE ... LOGIN PASSWORD ..."])
+        quoted = database.engine.dialect.identifier_preparer.quote_identifier(role)
+        for statement in GRANTS:
+            await connection.execute(text(statement.format(role=quoted)))
+
+
+ROLE = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
 
 
 async def is_current(database: Database) -> bool:
