@@ -23,7 +23,7 @@ from reward_relay.db.queries import Row
 from reward_relay.errors import Invalid
 from reward_relay.states import State, can_go
 
-AT_ONCE = 1000
+PLAIN = json.JSONEncoder(ensure_ascii=False)
 MOST_TOLD = 1000
 Heads = Mapping[str, tuple[int, str]]
 """By order id: how many events it had, and the hash of the last."""
@@ -49,8 +49,7 @@ def event_hash(before: bytes, order_id: uuid.UUID | str, event: Mapping[str, Any
     """The hash of an event that follows one with the hash `before` (nothing, for the first)."""
     at = event["at"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     said = [event[name] for name in ("from_state", "to_state", "actor", "reason")]
-    text = json.dumps([str(order_id), event["seq"], at, *said], ensure_ascii=False)
-    return hashlib.sha256(before + text.encode()).digest()
+    return hashlib.sha256(before + PLAIN.encode([str(order_id), event["seq"], at, *said]).encode()).digest()
 
 
 def flaws(order: Row, head: tuple[int, str] | None = None) -> list[str]:
@@ -115,8 +114,8 @@ class Ledger:
         after = ledger.FIRST_ID
         while True:
             async with self._database.transaction() as connection:
-                orders = await ledger.page(connection, after, AT_ONCE)
-                until = orders[-1]["id"] if len(orders) == AT_ONCE else ledger.LAST_ID
+                orders = await ledger.page(connection, after)
+                until = orders[-1]["id"] if len(orders) == ledger.AT_ONCE else ledger.LAST_ID
                 strays = await ledger.strays(connection, after, until)
             yield orders, strays
             if until == ledger.LAST_ID:

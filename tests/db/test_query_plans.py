@@ -214,7 +214,7 @@ async def test_reconciling_diffing_and_following_are_served_by_indexes(relay: Re
             await queries.events_after(connection, None, 50)
             await queries.events_after(connection, 1000, 50)
             await queries.held_for(connection, "vendor:gcp")
-            some = await ledger.page(connection, uuid.UUID(known.middle), 100)
+            some = await ledger.page(connection, uuid.UUID(known.middle))
             await ledger.strays(connection, some[0]["id"], some[-1]["id"])
             await ledger.callback_token(connection, some[0]["id"])
     assert plans.seen > 15

@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.db.queries import Row
 
 FIRST_ID = uuid.UUID(int=0)
+AT_ONCE = 1000
 LAST_ID = uuid.UUID(int=(1 << 128) - 1)
 
 PAGE = text("""
 SELECT o.id, o.po_number, o.state, e.seq, e.at, e.from_state, e.to_state, e.actor, e.reason, e.hash
 FROM (SELECT id, po_number, state FROM orders WHERE id > :after ORDER BY id LIMIT :number) o
-LEFT JOIN order_events e ON e.order_id = o.id ORDER BY o.id, e.seq
+LEFT JOIN LATERAL (SELECT * FROM order_events WHERE order_id = o.id ORDER BY seq OFFSET 0) e ON true
+ORDER BY o.id, e.seq
 """)
 STRAYS = text("""
 SELECT DISTINCT e.order_id FROM order_events e
@@ -24,7 +26,7 @@ WHERE e.order_id > :after AND e.order_id <= :until AND NOT EXISTS (SELECT 1 FROM
 TOKEN = text("SELECT callback_token FROM orders WHERE id = :id")
 
 
-async def page(connection: AsyncConnection, after: uuid.UUID, number: int) -> list[Row]:
+async def page(connection: AsyncConnection, after: uuid.UUID, number: int = AT_ONCE) -> list[Row]:
     """The `number` orders after one, by id: `id`, `po_number`, `state`, and `events` with their hashes, by `seq`."""
     rows = (await connection.execute(PAGE, {"after": after, "number": number})).mappings().all()
     return [_order([dict(row) for row in some]) for _, some in groupby(rows, lambda row: row["id"])]
