@@ -51,11 +51,13 @@ TRIGGERS = (
        FOR EACH STATEMENT EXECUTE FUNCTION relay_append_only()""",
     "REVOKE UPDATE, DELETE, TRUNCATE ON order_events FROM PUBLIC, CURRENT_USER",
 )
+DUE = sa.text("due_at IS NOT NULL")
 
 
 def upgrade() -> None:
     """A ledger that cannot be rewritten unseen."""
     _ledger()
+    _parties()
 
 
 def _ledger() -> None:
@@ -83,8 +85,34 @@ def _ledger() -> None:
     )
 
 
+def _parties() -> None:
+    """Slots are shared between a party's steps, so what is due is found by step; a party comes back bit by bit."""
+    op.drop_index("orders_due", table_name="orders")
+    op.create_index("orders_due", "orders", ["party", "step", "due_at"], unique=False, postgresql_where=DUE)
+    permits = "calls that may be begun while the party comes back; empty = all its slots"
+    op.add_column("party_health", sa.Column("permits", sa.Integer(), nullable=True, comment=permits))
+    op.add_column(
+        "party_health",
+        sa.Column(
+            "answered",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="answers since it comes back",
+        ),
+    )
+
+
+def _parties_down() -> None:
+    op.drop_column("party_health", "answered")
+    op.drop_column("party_health", "permits")
+    op.drop_index("orders_due", table_name="orders")
+    op.create_index("orders_due", "orders", ["party", "due_at"], unique=False, postgresql_where=DUE)
+
+
 def downgrade() -> None:
     """Undo it."""
+    _parties_down()
     op.drop_column("calls", "exchanges")
     op.execute("GRANT UPDATE, DELETE, TRUNCATE ON order_events TO CURRENT_USER")
     for name in ("order_events_append_only", "order_events_chain"):

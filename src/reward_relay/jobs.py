@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from reward_relay.contracts import Ending, Plan, RewardOrder
@@ -18,13 +19,27 @@ def vendor_party(name: str) -> str:
     return f"vendor:{name}"
 
 
+def steps_of(party: str) -> tuple[Step, Step]:
+    """The two steps that call such a party, the one that begins an order's part there first."""
+    return (Step.PLACE, Step.CHECK) if party.startswith("vendor:") else (Step.ENRICH, Step.CLOSE)
+
+
+class Trial(StrEnum):
+    """A call to a party that has been in trouble."""
+
+    PROBE = "probe"
+    """The one that tests whether it works again."""
+    RAMP = "ramp"
+    """One of the few that are begun while it comes back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed order. `in_doubt` is its value from before the claim: an earlier placing (or closing) may
     have arrived.
 
-    `claim` fences the record: only the holder of the order's present claim may write. `probe` marks the one call
-    that tests a party whose breaker is open.
+    `claim` fences the record: only the holder of the order's present claim may write. `trial` marks calls to a party
+    that has been in trouble.
     """
 
     id: str
@@ -43,7 +58,7 @@ class Job:
     polls: int
     in_doubt: bool
     claim: str
-    probe: bool = False
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,7 @@ class Result:
 
     `wait_s` is seconds until the next step is due. `reason` is the event's sentence; without one no event is
     written (a poll that says "not yet"). `call_verdict`, `status`, `answer` and `exchanges` go to the row of the call.
+    `retry_after_s` is how long the party asked us to wait.
     """
 
     state: State
@@ -74,3 +90,4 @@ class Result:
     answer: str = ""
     pause: str | None = None
     exchanges: Sequence[Mapping[str, Any]] = ()
+    retry_after_s: float | None = None

@@ -237,6 +237,7 @@ class Ops:
         names = self._parties()
         names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]
         healthy = {"breaker": "closed", "failures": 0, "open_until": None, "paused": False, "since": None, "why": None}
+        healthy["recovering"] = False
         none = {"waiting": 0, "due": 0, "claimed": 0}
         found["states"] = {state: found["states"].get(state, 0) for state in State}
         found["parties"] = [

@@ -30,6 +30,7 @@ JITTER = 0.2
 CHECK_BACKOFF = 2.0
 MAX_CHECK_WAIT_S = 600.0
 CHECKS_A_DAY = int(86_400 / MAX_CHECK_WAIT_S)
+TOO_MANY = 429
 IN_DOUBT_STEPS = (Step.PLACE, Step.CLOSE)
 
 
@@ -199,7 +200,7 @@ def after_failure(job: Job, failure: CallFailed) -> Result:
     if attempts > len(RETRY_DELAYS_S):
         reason = f"gave up after {attempts} attempts: {failure.detail}. Release tries again"
         return _held(job, reason, failure.verdict, failure, in_doubt=doubt)
-    wait = max(jittered(RETRY_DELAYS_S[attempts - 1]), failure.retry_after_s or 0.0)
+    wait = max(jittered(RETRY_DELAYS_S[attempts - 1]), (failure.retry_after_s or 0.0) * random.uniform(1, 1 + JITTER))
     return Result(
         job.state,
         job.step,
@@ -213,6 +214,7 @@ def after_failure(job: Job, failure: CallFailed) -> Result:
         last_error=failure.detail,
         status=failure.status,
         answer=failure.answer,
+        retry_after_s=failure.retry_after_s,
     )
 
 
@@ -238,6 +240,16 @@ def unrecordable(job: Job) -> Result:
 def is_party_failure(result: Result) -> bool:
     """Whether the call says that its party, not this order, is in trouble."""
     return result.call_verdict in (NotSent.verdict, Unknown.verdict)
+
+
+def asks_for_calm(result: Result) -> bool:
+    """Whether the party said that we, not this order, are too many (429)."""
+    return result.status == TOO_MANY and is_party_failure(result)
+
+
+def says_nothing(result: Result) -> bool:
+    """Whether nobody was called, so that the party is neither better nor worse for it."""
+    return result.call_verdict in ("not_called", "unreadable", "by_hand", "nothing_to_do")
 
 
 def jittered(seconds: float) -> float:
@@ -266,6 +278,7 @@ def _held(
         status=failure.status if failure else None,
         answer=failure.answer if failure else "",
         pause=pause,
+        retry_after_s=failure.retry_after_s if failure else None,
     )
 
 

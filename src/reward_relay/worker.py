@@ -6,10 +6,12 @@
 """
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,10 +22,10 @@ from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.db.upkeep import orphaned_parties
 from reward_relay.errors import DatabaseUnavailable
-from reward_relay.jobs import Job, Result
+from reward_relay.jobs import Job, Result, Trial
 from reward_relay.outbound import exchanges, failure_of
 from reward_relay.states import can_go
-from reward_relay.steps import after_failure, is_party_failure, put_back, unrecordable
+from reward_relay.steps import after_failure, asks_for_calm, is_party_failure, put_back, says_nothing, unrecordable
 
 if TYPE_CHECKING:
     from reward_relay.tracing import Tracing
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 1.0
 ORPHANS_EVERY_S = 60.0
 RECORD_RETRY_S = 0.5
+LEAST_CALM_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,6 @@ class Timing:
     breaker_open_s: float = 15.0
 
 
-@dataclass(slots=True)
-class Health:
-    """What this process has seen of one party lately."""
-
-    failures: int = 0
-    opened: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Call:
     """When a step's calls began, in nanoseconds since 1970, and how long they took."""
@@ -62,11 +57,11 @@ class _Call:
 
 @dataclass(slots=True)
 class _Load:
-    """Slots of one party in this process."""
+    """One party in this process: its slots, and how many calls failed in a row."""
 
     slots: int
     busy: int = 0
-    health: Health = field(default_factory=Health)
+    failures: int = 0
 
 
 class Worker:
@@ -84,6 +79,7 @@ class Worker:
         self._tracing = tracing
         self._step = step
         self._timing = timing or Timing()
+        self._slots = dict(slots)
         self._loads = {party: _Load(count) for party, count in slots.items()}
         for party in slots:
             metrics.BREAKER_OPENED.labels(party)  # zero from the start, so that the first opening is a rise
@@ -91,6 +87,7 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._crowded = False
         self._orphans_at = 0.0
 
     async def run(self) -> None:
@@ -121,6 +118,8 @@ class Worker:
             return LOOK_EVERY_S
         try:
             jobs, claimed_at = await self._claim(free)
+            counts = Counter(job.party for job in jobs)
+            self._crowded = any(counts[party] >= wanted for party, wanted in free.items())
             for job in jobs:
                 self._loads[job.party].busy += 1
                 task = asyncio.create_task(self._work(job, claimed_at))
@@ -136,9 +135,15 @@ class Worker:
         return LOOK_EVERY_S
 
     async def _claim(self, free: Mapping[str, int]) -> tuple[list[Job], float]:
-        claimed_at = time.monotonic()
+        """Where more is due than there are slots, chance decides: oldest or newest first, and which step.
+
+        So a new order does not wait behind a backlog, nor its oldest for ever behind new ones, nor placings behind
+        checks or the other way round. Counted turns could fall into step with other parties' claims.
+        """
+        claimed_at, lease_s = time.monotonic(), self._timing.lease_s
+        newest, swapped = self._crowded and random.random() < 0.5, random.random() < 0.5
         async with self._database.transaction() as connection:
-            return await orders.claim(connection, free, self._timing.lease_s), claimed_at
+            return await orders.claim(connection, free, lease_s, newest=newest, swapped=swapped), claimed_at
 
     async def _idle(self, free: list[str]) -> float:
         """Seconds until the next look: a second, or less where an order is due before."""
@@ -156,6 +161,7 @@ class Worker:
         try:
             if time.monotonic() - claimed_at > self._timing.lease_s - self._timing.call_deadline_s:
                 log.warning("claim_too_old", order_id=job.id)
+                await self._judge_party(job, put_back(job))
                 await self._record_patiently(job, put_back(job), claimed_at)
                 return
             began_ns, began = time.time_ns(), time.perf_counter()
@@ -238,27 +244,40 @@ class Worker:
         return [job.id in wishes for job, _ in results]
 
     async def _judge_party(self, job: Job, result: Result) -> None:
-        """Open the party's breaker after failures in a row, close it after a success."""
-        health = self._loads[job.party].health
+        """Open the party's breaker after failures in a row; let a party that is on trial and answers have more."""
+        load = self._loads[job.party]
         try:
             if is_party_failure(result):
-                health.failures += 1
-                if job.probe or health.failures >= self._timing.breaker_failures:
-                    health.failures, health.opened = 0, True  # before the await, or every failure meanwhile opens it
-                    await self._open_breaker(job, result.last_error or result.hold_reason or "")
+                await self._party_failed(job, result, load)
                 return
-            health.failures = 0
-            if health.opened or job.probe:
-                health.opened = False
+            silent = says_nothing(result)
+            load.failures = load.failures if silent else 0
+            if job.trial is not None:
                 async with self._database.transaction() as connection:
-                    await parties.close_breaker(connection, job.party)
+                    if silent:
+                        await parties.give_back(connection, job.party, job.trial)
+                    else:
+                        slots = self._slots.get(job.party, 1)
+                        await parties.answered(connection, job.party, job.trial, slots, self._timing.lease_s)
         except DatabaseUnavailable as error:
             log.warning("party_health_not_kept", party=job.party, detail=str(error))
 
-    async def _open_breaker(self, job: Job, why: str) -> None:
-        log.warning("breaker_open", party=job.party, why=why)
+    async def _party_failed(self, job: Job, result: Result, load: _Load) -> None:
+        load.failures += 1
+        calm, asked_s = asks_for_calm(result), result.retry_after_s or 0.0
+        enough = calm or load.failures >= self._timing.breaker_failures
+        if not enough and job.trial is None:
+            return
+        if enough:
+            load.failures = 0  # before the await, or every failure meanwhile opens it
+        why, open_s = result.last_error or result.hold_reason or "", self._timing.breaker_open_s
+        if calm and asked_s:
+            open_s = min(open_s, max(asked_s, LEAST_CALM_S))  # it said itself when to come again
         async with self._database.transaction() as connection:
-            open_s = self._timing.breaker_open_s
-            opened = await parties.open_breaker(connection, job.party, open_s, why, probe=job.probe)
-        if opened and not job.probe:  # a failed probe leaves open what was open
-            metrics.BREAKER_OPENED.labels(job.party).inc()
+            opened = await parties.failed(
+                connection, job.party, why, open_s=open_s, asked_s=asked_s, trial=job.trial, enough=enough
+            )
+        if opened:
+            log.warning("breaker_open", party=job.party, why=why)
+            if job.trial is not Trial.PROBE:  # a failed probe leaves open what was open
+                metrics.BREAKER_OPENED.labels(job.party).inc()

@@ -10,7 +10,7 @@ import pytest
 from reward_relay.contracts import Placement, VendorOrder
 from reward_relay.db import orders, parties, steering
 from reward_relay.errors import Unknown
-from reward_relay.jobs import Job, Result
+from reward_relay.jobs import Job, Result, Trial
 from reward_relay.sandbox import senders
 from reward_relay.sandbox.senders import sample
 from reward_relay.states import State, Step
@@ -111,7 +111,8 @@ async def test_each_probe_that_fails_doubles_the_wait_up_to_five_minutes(relay: 
     waits = []
     for number in range(7):
         async with relay.database.transaction() as connection:
-            await parties.open_breaker(connection, "vendor:gcp", 15, "away", probe=number > 0)
+            trial = Trial.PROBE if number else None
+            await parties.failed(connection, "vendor:gcp", "away", open_s=15, trial=trial)
             found = await connection.exec_driver_sql("SELECT EXTRACT(epoch FROM open_until - now()) FROM party_health")
             waits.append(round(float(found.scalar_one())))
     assert waits == [15, 30, 60, 120, 240, 300, 300]

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.queries import Row
+from reward_relay.states import Step
 
 MOST_COUNTED = 10_000
 """What waits for a party is counted so far."""
@@ -48,8 +49,11 @@ WITH RECURSIVE p(party) AS (
 SELECT p.party, o.po_number, EXTRACT(epoch FROM now() - o.due_at) AS late_s, (SELECT count(*) FROM (
     SELECT 1 FROM orders d WHERE d.party = p.party AND d.due_at <= now() LIMIT :most) AS w) AS due
 FROM p CROSS JOIN LATERAL (
-  SELECT po_number, due_at FROM orders WHERE party = p.party AND due_at <= now() - make_interval(secs => :after_s)
-  ORDER BY due_at LIMIT 1) o
+  SELECT l.po_number, l.due_at FROM unnest(CAST(:steps AS text[])) AS s(step) CROSS JOIN LATERAL (
+    SELECT po_number, due_at FROM orders
+    WHERE party = p.party AND step = s.step AND due_at <= now() - make_interval(secs => :after_s)
+    ORDER BY due_at LIMIT 1) l
+  ORDER BY l.due_at LIMIT 1) o
 """)
 """The parties are found by hopping through the index of due orders, so that one which is no longer configured shows."""
 UNCLOSED = text(f"""
@@ -119,7 +123,7 @@ async def sick_parties(connection: AsyncConnection) -> list[Row]:
 
 async def late(connection: AsyncConnection, after_s: float) -> list[Row]:
     """Parties whose oldest due order has been due for `after_s` seconds."""
-    return await _rows(connection, LATE, {"after_s": after_s, "most": MOST_COUNTED})
+    return await _rows(connection, LATE, {"after_s": after_s, "most": MOST_COUNTED, "steps": list(Step)})
 
 
 async def unclosed(connection: AsyncConnection, after_s: float) -> list[Row]:

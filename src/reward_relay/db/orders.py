@@ -11,47 +11,63 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.contracts import Ending, Plan, RewardOrder, clean_text
-from reward_relay.db import steering
+from reward_relay.db import parties, steering
 from reward_relay.db.engine import notify
-from reward_relay.jobs import Job, Result
+from reward_relay.jobs import Job, Result, Trial, steps_of
 from reward_relay.states import Outcome, State, Step
 
 Wish = dict[str, str]
 """What a person or platform asked for while an order was claimed: `action`, `actor`, `reason`."""
 
-CLAIM = text("""
+CLAIM = """
 WITH wanted AS (
-  SELECT * FROM unnest(CAST(:parties AS text[]), CAST(:slots AS int[])) AS w(party, slots)
-), probes AS (
-  UPDATE party_health h SET open_until = now() + make_interval(secs => :lease_s)
-  WHERE h.breaker = 'open' AND NOT h.paused AND h.open_until <= now() AND h.party = ANY(CAST(:parties AS text[]))
-    AND EXISTS (SELECT 1 FROM orders o WHERE o.party = h.party AND o.due_at <= now())
-  RETURNING h.party
+  SELECT * FROM unnest(CAST(:parties AS text[]), CAST(:steps AS text[]), CAST(:lanes AS int[]), CAST(:slots AS int[]))
+    AS w(party, step, lane, slots)
+), trial AS (
+  SELECT party, CASE breaker WHEN 'open' THEN 'probe' ELSE 'ramp' END AS kind, GREATEST(permits, 1) AS slots
+  FROM party_health
+  WHERE party = ANY(CAST(:parties AS text[])) AND NOT paused AND (breaker = 'open' OR permits IS NOT NULL)
+    AND (permits > 0 OR open_until <= now())
+  FOR UPDATE SKIP LOCKED
 ), allowed AS (
-  SELECT w.party, p.party IS NOT NULL AS probe,
-    CASE WHEN p.party IS NOT NULL THEN 1
-         WHEN h.party IS NULL OR (h.breaker = 'closed' AND NOT h.paused) THEN w.slots ELSE 0 END AS slots
-  FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN probes p USING (party)
+  SELECT w.party, w.step, w.lane, t.kind AS trial,
+    CASE WHEN t.party IS NOT NULL THEN LEAST(w.slots, t.slots)
+         WHEN h.party IS NULL OR (h.breaker = 'closed' AND h.permits IS NULL AND NOT h.paused) THEN w.slots
+         ELSE 0 END AS slots
+  FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN trial t USING (party)
 ), picked AS (
-  SELECT o.id, o.in_doubt, a.probe FROM allowed a CROSS JOIN LATERAL (
-    SELECT id, in_doubt FROM orders WHERE party = a.party AND due_at <= now()
-    ORDER BY due_at LIMIT a.slots FOR UPDATE SKIP LOCKED) o
+  SELECT o.id, o.in_doubt, a.trial, a.slots, row_number() OVER (PARTITION BY a.party ORDER BY a.lane, o.turn) AS place
+  FROM allowed a CROSS JOIN LATERAL (
+    SELECT id, in_doubt, {turn} AS turn FROM orders WHERE party = a.party AND step = a.step AND due_at <= now()
+    ORDER BY due_at {direction} LIMIT a.slots FOR UPDATE SKIP LOCKED) o
 ), claimed AS (
   UPDATE orders o SET claim = :claim, hinted = false,
     in_doubt = o.in_doubt OR (o.interrupt IS NULL AND o.step IN ('place', 'close')),
     claim_until = now() + make_interval(secs => :lease_s), due_at = now() + make_interval(secs => :lease_s)
-  FROM picked p WHERE o.id = p.id
-  RETURNING o.*, p.in_doubt AS was_in_doubt, p.probe
+  FROM picked p WHERE o.id = p.id AND p.place <= p.slots
+  RETURNING o.*, p.in_doubt AS was_in_doubt, p.trial
 ), noted AS (
   INSERT INTO calls (order_id, claim, party, purpose, key, started_at)
   SELECT id, claim, party, step, po_number, now() FROM claimed WHERE interrupt IS NULL
+), spent AS (
+  UPDATE party_health h SET open_until = now() + make_interval(secs => :lease_s),
+    permits = CASE WHEN h.permits IS NOT NULL THEN GREATEST(h.permits - c.number, 0) END
+  FROM (SELECT party, count(*) AS number FROM claimed WHERE trial IS NOT NULL GROUP BY party) c
+  WHERE h.party = c.party
 )
 SELECT id, po_number, source, state, step, party, CAST(reward AS text) AS reward, CAST(plan AS text) AS plan,
-  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, probe,
+  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, trial,
   CAST(interrupt AS text) AS interrupt
 FROM claimed
-""")
-"""A claimed order is due again when its lease ends, so a crash needs no cleaning up."""
+"""
+CLAIM_OLDEST = text(CLAIM.format(direction="", turn="due_at"))
+CLAIM_NEWEST = text(CLAIM.format(direction="DESC", turn="now() - due_at"))
+"""A claimed order is due again when its lease ends, so a crash needs no cleaning up.
+
+A party has two kinds of steps: the first `lane` goes before the second where not both find room, and what was locked in
+vain is free again with the commit. A party whose breaker is open gets a probe when its time has come, one that comes
+back as many calls as it has permits (`db.parties`); another claim that has its row just now is not waited for.
+"""
 
 RECORD = text("""
 WITH r AS (
@@ -84,8 +100,18 @@ SELECT id, interrupt, due FROM done
 """Only the holder of the claim may write: where the claim is gone, nothing of the order is touched."""
 
 
-async def claim(connection: AsyncConnection, slots: Mapping[str, int], lease_s: float) -> list[Job]:
+async def claim(
+    connection: AsyncConnection,
+    slots: Mapping[str, int],
+    lease_s: float,
+    *,
+    newest: bool = False,
+    swapped: bool = False,
+) -> list[Job]:
     """Claim due orders for `lease_s` seconds, of each party no more than its free slots.
+
+    What is due longest goes first, or `newest` what became due last; of the two steps that call a party the first, or
+    `swapped` the second. Both matter only where more is due than there are slots.
 
     An order whose last worker died while a wish waited for it is not worked on: the wish is carried out first. One
     that this version cannot read is held.
@@ -93,19 +119,27 @@ async def claim(connection: AsyncConnection, slots: Mapping[str, int], lease_s: 
     if not slots:
         return []
     mine = str(uuid.uuid4())
-    rows = await connection.execute(
-        CLAIM, {"parties": list(slots), "slots": list(slots.values()), "lease_s": lease_s, "claim": mine}
-    )
+    lanes = [(party, step, lane) for party in slots for lane, step in enumerate(steps_of(party))]
+    values = {
+        "parties": [party for party, _, _ in lanes],
+        "steps": [step for _, step, _ in lanes],
+        "lanes": [-lane if swapped else lane for _, _, lane in lanes],
+        "slots": [slots[party] for party, _, _ in lanes],
+    }
+    statement = CLAIM_NEWEST if newest else CLAIM_OLDEST
+    rows = await connection.execute(statement, {**values, "lease_s": lease_s, "claim": mine})
     jobs: list[Job] = []
     for row in rows.all():
         if row.interrupt:
             await steering.carry_out(connection, str(row.id), json.loads(row.interrupt))
+            await parties.give_back(connection, row.party, row.trial)
             continue
         try:
             jobs.append(_job(row, mine))
         except ValidationError as error:
             await steering.let_go(connection, str(row.id))
             await steering.hold(connection, str(row.id), "worker", _unreadable(error))
+            await parties.give_back(connection, row.party, row.trial)
     return jobs
 
 
@@ -133,7 +167,7 @@ def _job(row: Row[Any], mine: str) -> Job:
         polls=row.polls,
         in_doubt=row.was_in_doubt,
         claim=mine,
-        probe=row.probe,
+        trial=Trial(row.trial) if row.trial else None,
     )
 
 
@@ -215,13 +249,20 @@ async def hint(connection: AsyncConnection, callbacks: Sequence[tuple[str, str]]
 
 
 NEXT_DUE = text("""
-SELECT EXTRACT(epoch FROM min(o.due_at) - now())
-FROM unnest(CAST(:parties AS text[])) AS p(party)
-CROSS JOIN LATERAL (SELECT due_at FROM orders WHERE party = p.party AND due_at > now() ORDER BY due_at LIMIT 1) o
+SELECT EXTRACT(epoch FROM min(CASE WHEN (h.breaker = 'open' OR h.permits = 0) AND h.open_until > now()
+  THEN h.open_until ELSE o.due_at END) - now())
+FROM unnest(CAST(:parties AS text[])) AS p(party) LEFT JOIN party_health h ON h.party = p.party
+CROSS JOIN unnest(CAST(:steps AS text[])) AS s(step)
+LEFT JOIN LATERAL (
+  SELECT due_at FROM orders WHERE party = p.party AND step = s.step AND due_at > now() ORDER BY due_at LIMIT 1
+) o ON true
+WHERE h.paused IS NOT TRUE
 """)
+"""What becomes due for a party that is not called just now wakes nobody before its time has come."""
 
 
-async def seconds_to_next(connection: AsyncConnection, parties: Sequence[str]) -> float | None:
-    """Seconds until the next order of these parties is due, None where none waits."""
-    found = (await connection.execute(NEXT_DUE, {"parties": list(parties)})).scalar()
+async def seconds_to_next(connection: AsyncConnection, names: Sequence[str]) -> float | None:
+    """Seconds until one of these parties is to be called next, None where nothing waits."""
+    values = {"parties": list(names), "steps": list(Step)}
+    found = (await connection.execute(NEXT_DUE, values)).scalar()
     return None if found is None else float(found)

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db.queries import CLOCKS_MS, Row, first_id
+from reward_relay.states import Step
 
 OPEN = text("SELECT state, count(*) AS number FROM orders WHERE state <> 'closed' GROUP BY state")
 CLOSED = text("SELECT count(*) AS number FROM orders WHERE state = 'closed'")
@@ -16,14 +17,16 @@ FROM orders WHERE due_at IS NOT NULL GROUP BY party
 """)
 CLAIMED = text("""
 SELECT party, count(*) AS claimed FROM orders
-WHERE party = ANY(CAST(:parties AS text[])) AND due_at > now() AND due_at <= now() + interval '1 hour'
-  AND claim_until >= now() GROUP BY party
+WHERE party = ANY(CAST(:parties AS text[])) AND step = ANY(CAST(:steps AS text[]))
+  AND due_at > now() AND due_at <= now() + interval '1 hour' AND claim_until >= now() GROUP BY party
 """)
 """A claimed order is due again at the end of its lease, which is an hour at most."""
 OLDEST = text("""
 SELECT o.id, o.po_number, o.party, EXTRACT(epoch FROM now() - o.due_at) AS late_s
-FROM unnest(CAST(:parties AS text[])) AS p(party) CROSS JOIN LATERAL (
-  SELECT id, po_number, party, due_at FROM orders WHERE party = p.party AND due_at <= now() ORDER BY due_at LIMIT 1) o
+FROM unnest(CAST(:parties AS text[])) AS p(party) CROSS JOIN unnest(CAST(:steps AS text[])) AS s(step)
+CROSS JOIN LATERAL (
+  SELECT id, po_number, party, due_at FROM orders
+  WHERE party = p.party AND step = s.step AND due_at <= now() ORDER BY due_at LIMIT 1) o
 ORDER BY o.due_at LIMIT 1
 """)
 TROUBLE = text("""
@@ -49,7 +52,7 @@ async def summary(connection: AsyncConnection) -> Row:
     states = {row.state: row.number for row in await connection.execute(OPEN)}
     states["closed"] = (await connection.execute(CLOSED)).scalar_one()
     waiting: dict[str, Row] = {row.party: {**row._mapping, "claimed": 0} for row in await connection.execute(WAITING)}
-    parties = {"parties": list(waiting)}
+    parties = {"parties": list(waiting), "steps": list(Step)}
     for row in await connection.execute(CLAIMED, parties):
         waiting[row.party]["claimed"] = row.claimed
     oldest = (await connection.execute(OLDEST, parties)).mappings().first()

@@ -115,7 +115,7 @@ orders = Table(
     CheckConstraint("state NOT IN ('settled', 'closed') OR outcome IS NOT NULL", name="end_has_outcome"),
     CheckConstraint("state <> 'placed' OR vendor_order_id IS NOT NULL", name="placed_has_vendor_order"),
     CheckConstraint("step IS NULL OR (party IS NOT NULL AND due_at IS NOT NULL)", name="step_has_party_and_time"),
-    Index("orders_due", "party", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("orders_due", "party", "step", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("orders_open", "state", "id", postgresql_where=text("state <> 'closed'")),
     Index("orders_closed", "updated_at", "outcome", postgresql_where=text("state = 'closed'")),
 )
@@ -171,6 +171,8 @@ party_health = Table(
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     _time("since", nullable=False),
     Column("why", Text),
+    Column("permits", Integer, comment="calls that may be begun while the party comes back; empty = all its slots"),
+    Column("answered", Integer, nullable=False, server_default=text("0"), comment="answers since it comes back"),
     CheckConstraint("breaker IN ('closed', 'open')", name="breaker"),
 )
 

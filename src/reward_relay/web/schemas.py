@@ -279,7 +279,7 @@ class Oldest(BaseModel):
 
 
 class Party(BaseModel):
-    """A platform or vendor: what waits for it, and its health."""
+    """A platform or vendor: what waits for it, and its health. `recovering`: it is called a little at first."""
 
     party: str = Field(examples=["vendor:cards"])
     waiting: int
@@ -289,6 +289,7 @@ class Party(BaseModel):
     failures: int
     open_until: datetime | None
     paused: bool
+    recovering: bool
     since: datetime | None
     why: str | None
 
