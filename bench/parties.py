@@ -11,6 +11,7 @@ are due; it comes back, fails once more for five seconds, and comes back again, 
 
 import asyncio
 import json
+import logging
 import os
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import asyncpg
+import structlog
 import typer
 import uvloop
 from rich.console import Console
@@ -310,6 +312,7 @@ def main(
 
     Example: python -m bench.parties --per-s 10 --seconds 20 --orders 20000
     """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         with server() as postgres:
             machine = uvloop.run(describe(postgres.url("postgres")))

@@ -117,7 +117,7 @@ class Relay:
             breaker_failures=self.settings.breaker_failures,
             breaker_open_s=self.settings.breaker_open_s,
         )
-        return Worker(self.database, shares, step, timing, self.tracing)
+        return Worker(self.database, shares, step, timing, self.tracing, whole=slots)
 
     def poller(self) -> Poller:
         """Asks the platforms that are configured so for open rewards, and keeps the house."""

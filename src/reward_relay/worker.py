@@ -65,7 +65,10 @@ class _Load:
 
 
 class Worker:
-    """Works on the orders of the given parties, each with its number of slots, by calling `step`."""
+    """Works on the orders of the given parties, each with its number of slots, by calling `step`.
+
+    `whole` is how many calls at a time a party takes from all workers together, where others share its slots.
+    """
 
     def __init__(
         self,
@@ -74,12 +77,14 @@ class Worker:
         step: Callable[[Job], Awaitable[Result]],
         timing: Timing | None = None,
         tracing: "Tracing | None" = None,
+        *,
+        whole: Mapping[str, int] | None = None,
     ) -> None:
         self._database = database
         self._tracing = tracing
         self._step = step
         self._timing = timing or Timing()
-        self._slots = dict(slots)
+        self._whole = {**slots, **(whole or {})}
         self._loads = {party: _Load(count) for party, count in slots.items()}
         for party in slots:
             metrics.BREAKER_OPENED.labels(party)  # zero from the start, so that the first opening is a rise
@@ -257,7 +262,7 @@ class Worker:
                     if silent:
                         await parties.give_back(connection, job.party, job.trial)
                     else:
-                        slots = self._slots.get(job.party, 1)
+                        slots = self._whole.get(job.party, 1)
                         await parties.answered(connection, job.party, job.trial, slots, self._timing.lease_s)
         except DatabaseUnavailable as error:
             log.warning("party_health_not_kept", party=job.party, detail=str(error))

@@ -28,7 +28,7 @@ from bench.filling import fill
 from bench.pages import KNOWN, Known, addresses, lists_of_orders
 from sqlalchemy import event, text
 
-from reward_relay.db import ledger, queries, reconcile, recorded, search
+from reward_relay.db import ledger, orders, queries, reconcile, recorded, search
 from reward_relay.db.embedded import Embedded
 from reward_relay.wiring import Relay
 from support.relays import OPERATOR, client_of, relay_of, settings
@@ -228,3 +228,29 @@ async def test_a_statement_that_reads_everything_is_noticed(relay: Relay) -> Non
             await connection.execute(text("SET LOCAL enable_seqscan = off"))
             await connection.execute(text("SELECT id FROM orders WHERE message = 'x' ORDER BY id"))
     assert [each.partition(" of ")[0] for each in plans.wrong] == ["Seq Scan", "Index Scan"]
+
+
+@pytest.mark.parametrize("newest", [False, True])
+async def test_claims_are_served_by_the_index_of_due_orders_from_either_end(relay: Relay, newest: bool) -> None:
+    slots = {"vendor:gcp": 16, "source:roster": 16}
+    with watched(relay) as plans:
+        async with relay.database.transaction() as connection:
+            assert await orders.claim(connection, slots, 60, newest=newest) == []
+            await orders.seconds_to_next(connection, list(slots))
+    assert plans.seen == 2
+    assert not plans.wrong, "\n".join(plans.wrong)
+
+
+@pytest.mark.parametrize("newest", [False, True])
+async def test_a_claim_from_a_backlog_reads_no_more_than_its_slots(relay: Relay, newest: bool) -> None:
+    """Every open order of the vendor is due: a part is read, locked and claimed, and nothing is sorted."""
+    read = text("SELECT idx_tup_read FROM pg_stat_xact_user_indexes WHERE indexrelname = 'orders_due'")
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE orders SET due_at = now() - interval '1 hour' WHERE party = 'vendor:gcp'")
+        )
+        before = (await connection.execute(read)).scalar_one()
+        jobs = await orders.claim(connection, {"vendor:gcp": 4}, 60, newest=newest)
+        assert (await connection.execute(read)).scalar_one() - before < 600
+        await connection.rollback()
+    assert len(jobs) == 4
