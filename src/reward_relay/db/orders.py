@@ -36,7 +36,7 @@ WITH wanted AS (
          ELSE 0 END AS slots
   FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN trial t USING (party)
 ), picked AS (
-  SELECT o.id, o.in_doubt, a.trial, a.slots, row_number() OVER (PARTITION BY a.party ORDER BY a.lane, o.turn) AS place
+  SELECT o.id, o.in_doubt AS was_in_doubt, a.trial, a.slots, row_number() OVER (PARTITION BY a.party ORDER BY a.lane, o.turn) AS place
   FROM allowed a CROSS JOIN LATERAL (
     SELECT id, in_doubt, {turn} AS turn FROM orders WHERE party = a.party AND step = a.step AND due_at <= now()
     ORDER BY due_at {direction} LIMIT a.slots FOR UPDATE SKIP LOCKED) o
@@ -44,21 +44,21 @@ WITH wanted AS (
   UPDATE orders o SET claim = :claim, hinted = false,
     in_doubt = o.in_doubt OR (o.interrupt IS NULL AND o.step IN ('place', 'close')),
     claim_until = now() + make_interval(secs => :lease_s), due_at = now() + make_interval(secs => :lease_s)
-  FROM picked p WHERE o.id = p.id AND p.place <= p.slots
-  RETURNING o.*, p.in_doubt AS was_in_doubt, p.trial
+  WHERE o.id = ANY(ARRAY(SELECT id FROM picked WHERE place <= slots))
+  RETURNING o.*
 ), noted AS (
   INSERT INTO calls (order_id, claim, party, purpose, key, started_at)
   SELECT id, claim, party, step, po_number, now() FROM claimed WHERE interrupt IS NULL
 ), spent AS (
   UPDATE party_health h SET open_until = now() + make_interval(secs => :lease_s),
     permits = CASE WHEN h.permits IS NOT NULL THEN GREATEST(h.permits - c.number, 0) END
-  FROM (SELECT party, count(*) AS number FROM claimed WHERE trial IS NOT NULL GROUP BY party) c
+  FROM (SELECT party, count(*) AS number FROM claimed JOIN picked USING (id) WHERE trial IS NOT NULL GROUP BY party) c
   WHERE h.party = c.party
 )
 SELECT id, po_number, source, state, step, party, CAST(reward AS text) AS reward, CAST(plan AS text) AS plan,
-  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, was_in_doubt, trial,
+  callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, p.was_in_doubt, p.trial,
   CAST(interrupt AS text) AS interrupt
-FROM claimed
+FROM claimed JOIN picked p USING (id)
 """
 CLAIM_OLDEST = text(CLAIM.format(direction="", turn="due_at"))
 CLAIM_NEWEST = text(CLAIM.format(direction="DESC", turn="now() - due_at"))
@@ -67,6 +67,9 @@ CLAIM_NEWEST = text(CLAIM.format(direction="DESC", turn="now() - due_at"))
 A party has two kinds of steps: the first `lane` goes before the second where not both find room, and what was locked in
 vain is free again with the commit. A party whose breaker is open gets a probe when its time has come, one that comes
 back as many calls as it has permits (`db.parties`); another claim that has its row just now is not waited for.
+
+`= ANY(ARRAY(…))`, since a join makes PostgreSQL read the whole table where much is due: it takes an unknown LIMIT for a
+tenth of it.
 """
 
 RECORD = text("""
