@@ -36,7 +36,8 @@ WITH wanted AS (
          ELSE 0 END AS slots
   FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN trial t USING (party)
 ), picked AS (
-  SELECT o.id, o.in_doubt AS was_in_doubt, a.trial, a.slots, row_number() OVER (PARTITION BY a.party ORDER BY a.lane, o.turn) AS place
+  SELECT o.id, o.in_doubt AS was_in_doubt, a.trial, a.slots,
+    row_number() OVER (PARTITION BY a.party ORDER BY a.lane, o.turn) AS place
   FROM allowed a CROSS JOIN LATERAL (
     SELECT id, in_doubt, {turn} AS turn FROM orders WHERE party = a.party AND step = a.step AND due_at <= now()
     ORDER BY due_at {direction} LIMIT a.slots FOR UPDATE SKIP LOCKED) o
