@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench bench-pages format lock clean
+.PHONY: help demo test check bench bench-pages bench-parties format lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ bench: $(BENCH_READY) ## Row-as-job beside two queues, in one run (ARGS=--help)
 
 bench-pages: $(READY) ## Every page and list call over 100,000 orders: p50, p95, max (ARGS=--help)
 	@$(BIN)/python -m bench.pages $(ARGS)
+
+bench-parties: $(READY) ## A vendor in trouble beside others, and a backlog that drains (ARGS=--help)
+	@$(BIN)/python -m bench.parties $(ARGS)
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix .

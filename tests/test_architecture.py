@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "reloading": "errors loading settings",
     "logs": "",
     "near": "",
+    "lookups": "",
     "metrics": "",
     "tracing": "jobs states",
     # What is done.

@@ -288,7 +288,7 @@ def list_parties(as_json: AsJson = False) -> None:
     for name in ("party", "waiting", "due", "health", "why"):
         table.add_column(name, overflow="fold")
     for row in found["parties"]:
-        sick = "paused" if row["paused"] else "breaker open" if row["breaker"] == "open" else ""
+        sick = "paused" if row["paused"] else "breaker open" if row["breaker"] == "open" else "coming back" if row["recovering"] else ""
         health = f"[red]{sick}[/]" if sick else "[green]flows[/]"
         table.add_row(row["party"], str(row["waiting"]), str(row["due"]), health, escape(row["why"] or ""))
     out.print(table)
