@@ -288,8 +288,9 @@ def list_parties(as_json: AsJson = False) -> None:
     for name in ("party", "waiting", "due", "health", "why"):
         table.add_column(name, overflow="fold")
     for row in found["parties"]:
-        sick = "paused" if row["paused"] else "breaker open" if row["breaker"] == "open" else "coming back" if row["recovering"] else ""
-        health = f"[red]{sick}[/]" if sick else "[green]flows[/]"
+        sick = "paused" if row["paused"] else "breaker open" if row["breaker"] == "open" else ""
+        well = "coming back" if row["recovering"] else "flows"
+        health = f"[red]{sick}[/]" if sick else f"[green]{well}[/]"
         table.add_row(row["party"], str(row["waiting"]), str(row["due"]), health, escape(row["why"] or ""))
     out.print(table)
 

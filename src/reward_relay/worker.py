@@ -57,11 +57,15 @@ class _Call:
 
 @dataclass(slots=True)
 class _Load:
-    """One party in this process: its slots, and how many calls failed in a row."""
+    """One party in this process: its slots, and how many calls failed in a row.
+
+    `full`: its last claim found as many orders as it had slots, so more may wait.
+    """
 
     slots: int
     busy: int = 0
     failures: int = 0
+    full: bool = False
 
 
 class Worker:
@@ -92,7 +96,6 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._crowded = False
         self._orphans_at = 0.0
 
     async def run(self) -> None:
@@ -124,7 +127,8 @@ class Worker:
         try:
             jobs, claimed_at = await self._claim(free)
             counts = Counter(job.party for job in jobs)
-            self._crowded = any(counts[party] >= wanted for party, wanted in free.items())
+            for party, wanted in free.items():
+                self._loads[party].full = counts[party] >= wanted
             for job in jobs:
                 self._loads[job.party].busy += 1
                 task = asyncio.create_task(self._work(job, claimed_at))
@@ -146,7 +150,8 @@ class Worker:
         checks or the other way round. Counted turns could fall into step with other parties' claims.
         """
         claimed_at, lease_s = time.monotonic(), self._timing.lease_s
-        newest, swapped = self._crowded and random.random() < 0.5, random.random() < 0.5
+        newest = any(self._loads[party].full for party in free) and random.random() < 0.5
+        swapped = random.random() < 0.5
         async with self._database.transaction() as connection:
             return await orders.claim(connection, free, lease_s, newest=newest, swapped=swapped), claimed_at
 

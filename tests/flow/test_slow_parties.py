@@ -114,7 +114,7 @@ async def test_of_a_backlog_a_worker_begins_with_both_ends(relay: Relay) -> None
         seen.append(job.id)
         return DONE
 
-    async with at_work(relay, step, vendor_gcp=2):
+    async with at_work(relay, step, vendor_gcp=2, vendor_idle=4):
         await until(lambda: _is(len(seen) == 80))
     assert set(seen) == set(ids)
     assert {*ids[:3], *ids[-3:]} < set(seen[:40])
