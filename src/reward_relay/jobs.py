@@ -60,6 +60,11 @@ class Job:
     claim: str
     trial: Trial | None = None
 
+    @property
+    def probe(self) -> bool:
+        """Whether the call tests a party whose breaker is open."""
+        return self.trial is Trial.PROBE
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

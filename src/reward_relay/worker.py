@@ -22,7 +22,7 @@ from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.db.upkeep import orphaned_parties
 from reward_relay.errors import DatabaseUnavailable
-from reward_relay.jobs import Job, Result, Trial
+from reward_relay.jobs import Job, Result
 from reward_relay.outbound import exchanges, failure_of
 from reward_relay.states import can_go
 from reward_relay.steps import after_failure, asks_for_calm, is_party_failure, put_back, says_nothing, unrecordable
@@ -289,5 +289,5 @@ class Worker:
             )
         if opened:
             log.warning("breaker_open", party=job.party, why=why)
-            if job.trial is not Trial.PROBE:  # a failed probe leaves open what was open
+            if not job.probe:  # a failed probe leaves open what was open
                 metrics.BREAKER_OPENED.labels(job.party).inc()
