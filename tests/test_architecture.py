@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "capabilities": "contracts",
     "fields": "contracts",
     "inbound": "contracts errors",
-    "outbound": "contracts errors",
+    "outbound": "contracts errors lookups",
     "settings": "contracts fields",
     "jobs": "contracts states",
     "routing": "contracts inbound jobs settings states",

@@ -28,6 +28,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
+from reward_relay.lookups import OwnThreads
 
 MAX_ANSWER_BYTES = 1 << 20
 KEPT_ANSWER_CHARS = 500
@@ -156,7 +157,7 @@ class PublicResolver(AbstractResolver):
 
     def __init__(self, private_hosts: frozenset[str]) -> None:
         self._allowed = private_hosts | {"localhost"}
-        self._resolver = aiohttp.ThreadedResolver()
+        self._resolver = aiohttp.ThreadedResolver(loop=OwnThreads())  # type: ignore[arg-type]  # all that it asks of a loop
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
         """The addresses of `host`.
