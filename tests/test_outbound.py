@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import SecretStr
 
+from reward_relay.connections import PublicResolver
 from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
 from reward_relay.outbound import (
@@ -25,7 +26,6 @@ from reward_relay.outbound import (
     Answer,
     Caller,
     Outbound,
-    PublicResolver,
     bounded_wait,
     failure_of,
     retry_after,

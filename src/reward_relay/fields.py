@@ -5,24 +5,39 @@ from typing import Annotated
 import httpx
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from reward_relay.addresses import canonical
 from reward_relay.contracts import listed
 
 
-def _http_url(value: str) -> str:
+def _parsed_url(value: str) -> httpx.URL:
     try:
         url = httpx.URL(value)
     except httpx.InvalidURL as error:
         raise ValueError(f"is not a URL ({error})") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("must be an http:// or https:// address")
+    if url.userinfo:
+        raise ValueError("has something before an @; leave out name and password, they would not be sent")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ValueError("has a port that does not exist")
+    canonical(url.host)
+    return url
+
+
+def _http_url(value: str) -> str:
+    url = _parsed_url(value)
+    if url.query or url.fragment:
+        raise ValueError("has a ? or a # in it; give the address that the paths of the API follow")
     return value.rstrip("/")
 
 
 def _secret_url(value: SecretStr) -> SecretStr:
     try:
-        _http_url(value.get_secret_value())
+        _parsed_url(value.get_secret_value())
     except ValueError:
-        raise ValueError("must be an http:// or https:// address; was it pasted completely?") from None
+        raise ValueError(
+            "must be an http:// or https:// address without name and password; was it pasted completely?"
+        ) from None
     return value
 
 
@@ -57,3 +72,5 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
 """A secret that goes into an HTTP header."""
 TextList = Annotated[list[str], BeforeValidator(listed)]
 """A list of texts; `a,b` in an environment variable is two."""
+HostList = Annotated[list[Annotated[str, AfterValidator(canonical)]], BeforeValidator(listed)]
+"""The same of hosts, as names or addresses, each in the form in which hosts are compared."""

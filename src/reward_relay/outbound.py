@@ -6,8 +6,8 @@ type and status, in `failure_of`, and nowhere else. httpx-aiohttp maps *every* b
 exception underneath, never at httpx's (tests/test_outbound.py shows the difference).
 """
 
+import asyncio
 import hashlib
-import ipaddress
 import json
 import math
 import time
@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
-from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from reward_relay import bodies, connections
+from reward_relay.addresses import canonical, refusal
 from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
-from reward_relay.lookups import OwnThreads
 
 MAX_ANSWER_BYTES = 1 << 20
 KEPT_ANSWER_CHARS = 500
@@ -96,18 +96,17 @@ def failure_of(party: str, cause: Answer | BaseException) -> CallFailed | None:
     if isinstance(cause, TimeoutError):
         return Unknown(f"{party} did not answer in time; it may or may not have taken the request")
     under = cause.__cause__ or cause
+    if isinstance(under, aiohttp.ClientError) and (why := connections.trouble(under)):
+        return NotSent(f"{party} could not be reached: {why}")
     never_left = (
-        aiohttp.ClientConnectorError,  # DNS, refused, unreachable, TLS handshake
-        aiohttp.ConnectionTimeoutError,
-        aiohttp.InvalidURL,
         httpx.PoolTimeout,
         httpx.UnsupportedProtocol,
         httpx.InvalidURL,
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
     )
-    plain_httpx = not isinstance(under, aiohttp.ClientError)
-    if isinstance(under, never_left) or (plain_httpx and isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)):
-        reason = trim(str(under) or name)
-        return NotSent(f"{party} could not be reached ({reason}); check its address and that it is up")
+    if not isinstance(under, aiohttp.ClientError) and isinstance(cause, never_left):
+        return NotSent(f"{party} could not be reached ({name}); check its address and that it is up")
     return Unknown(f"the connection to {party} broke after the request had left ({type(under).__name__})")
 
 
@@ -118,7 +117,7 @@ def _failure_of_answer(party: str, answer: Answer) -> CallFailed | None:
         return None
     if status == 429:
         return NotSent(f"{party} asked us to slow down (429)", status=status, retry_after_s=wait)
-    if status == 408 or status >= 500:
+    if status == 408 or status >= 500 or status < 200:
         return Unknown(f"{party} answered {status}; it may or may not have worked", status=status, retry_after_s=wait)
     if 300 <= status < 400:
         where = "; the address in the configuration is probably wrong (redirects are not followed)"
@@ -148,35 +147,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return bounded_wait((at - datetime.now(UTC)).total_seconds())
 
 
-class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those of the public internet that lead into private ranges.
-
-    A host that the configuration names as an address, as `localhost` or in `private_hosts` was meant; any other
-    name that resolves to a private, loopback or link-local address is a mistake or an attack (DNS rebinding).
-    """
-
-    def __init__(self, private_hosts: frozenset[str]) -> None:
-        self._allowed = private_hosts | {"localhost"}
-        self._resolver = aiohttp.ThreadedResolver(loop=OwnThreads())  # type: ignore[arg-type]  # all that it asks of a loop
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        """The addresses of `host`.
-
-        Raises:
-            OSError: it does not resolve, or resolves to a private address without leave.
-        """
-        found = await self._resolver.resolve(host, port, family)
-        if host.lower() in self._allowed:
-            return found
-        if any(not ipaddress.ip_address(each["host"].partition("%")[0]).is_global for each in found):
-            raise OSError(f"{host} resolves to a private address; list it in private_hosts if that is meant")
-        return found
-
-    async def close(self) -> None:
-        """Nothing is held open."""
-        await self._resolver.close()
-
-
 _noted: ContextVar[list[dict[str, Any]] | None] = ContextVar("noted", default=None)
 
 
@@ -203,7 +173,10 @@ TransportFactory = Callable[[], httpx.AsyncBaseTransport]
 
 
 class Outbound:
-    """The process's HTTP client. One of it; every party's `Caller` shares its connections."""
+    """The process's HTTP client. One of it; every party's `Caller` shares its connections.
+
+    `timeout_s` bounds each call as a whole, `private_hosts` are those that may be (or lead to) private addresses.
+    """
 
     def __init__(
         self,
@@ -212,31 +185,21 @@ class Outbound:
         private_hosts: frozenset[str] = frozenset(),
         transport: TransportFactory | None = None,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._private_hosts = private_hosts
-        self._transport = transport or self._aiohttp
+        self.timeout_s = timeout_s
+        self.listed = frozenset(map(canonical, private_hosts))
+        self._transport = transport or (lambda: connections.transport(self.listed))
         self._client: httpx.AsyncClient | None = None
-
-    def _aiohttp(self) -> httpx.AsyncBaseTransport:
-        def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=0, resolver=PublicResolver(self._private_hosts), keepalive_timeout=15, ttl_dns_cache=30
-            )
-            found = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-            found._retry_connection = False  # it would repeat a GET, PUT or DELETE that may have arrived
-            return found
-
-        return AiohttpTransport(client=session)
 
     @property
     def client(self) -> httpx.AsyncClient:
         """The shared client, made inside the running event loop at its first use."""
         if self._client is None:
-            timeout = httpx.Timeout(self._timeout_s, connect=min(5.0, self._timeout_s))
+            whole = self.timeout_s
+            timeout = httpx.Timeout(whole, connect=min(5.0, whole / 2), pool=whole / 2)  # pool: name and connection
             self._client = httpx.AsyncClient(
                 transport=self._transport(),
                 timeout=timeout,
-                headers={"user-agent": "reward-relay"},
+                headers={"user-agent": "reward-relay", "accept-encoding": bodies.WANTED},
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # orders share no cookies
             )
         return self._client
@@ -251,25 +214,51 @@ class Outbound:
         """A client for one party.
 
         Raises:
-            ConfigurationError: `base_url` is not an http(s) address.
+            ConfigurationError: `base_url` is not an http(s) address, or one that may not be called.
         """
         return Caller(self, party, base_url)
 
 
 class Caller:
-    """Calls one party: `party` is its name in messages, `base_url` what relative URLs start from."""
+    """Calls one party: `party` is its name in messages, `base_url` what relative URLs start from.
+
+    Nothing outside `base_url` is ever called, whatever ids and links came from payloads and answers.
+    """
 
     def __init__(self, outbound: Outbound, party: str, base_url: str) -> None:
         self._outbound = outbound
         self.party = party
         self.base_url = base_url.rstrip("/")
-        url = httpx.URL(self.base_url)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigurationError([f"the address of {party} is not an http(s) URL: {base_url!r}"])
+        try:
+            self._base = httpx.URL(self.base_url)
+            wrong = self._base.scheme not in ("http", "https") or not self._base.host or self._base.userinfo
+            trouble = refusal(self._base.host, outbound.listed) if not wrong else "it is no plain http(s) URL"
+            trouble = trouble or (None if self.reaches(self.base_url) else "it has dots in its path")
+        except (httpx.InvalidURL, ValueError) as error:
+            trouble = str(error)
+        if trouble:
+            raise ConfigurationError([f"the address of {party} cannot be called: {trouble}"])
 
     def url(self, path: str) -> str:
         """`path` below the party's address."""
         return f"{self.base_url}/{path.lstrip('/')}"
+
+    def reaches(self, url: str) -> bool:
+        """Whether `url` is below the party's address, also for those who read dots and escapes in another way."""
+        try:
+            target = httpx.URL(url)
+        except (httpx.InvalidURL, ValueError):
+            return False
+        base, steps = self._base, url.partition("://")[2].partition("?")[0].partition("#")[0]
+        strays = any(unquote(step) in (".", "..") for step in steps.replace("\\", "/").split("/"))
+        below = target.path == base.path or target.path.startswith(base.path.rstrip("/") + "/")
+        same = (target.scheme, target.raw_host, target.port, target.userinfo) == (
+            base.scheme,
+            base.raw_host,
+            base.port,
+            base.userinfo,
+        )
+        return same and below and not strays
 
     async def send(self, request: OutboundRequest, *, read: bool = False) -> Answer:
         """Send, and return a 2xx answer. `read` marks a request without effect, which may be repeated freely.
@@ -288,11 +277,22 @@ class Caller:
         """Send, and return the answer whatever its status; repeats inside only what was never sent, and pure reads.
 
         Raises:
-            CallFailed: no whole answer came.
+            CallFailed: no whole answer came within `timeout_s`, however often it was tried.
         """
+        if not self.reaches(request.url):
+            raise Rejected(f"nothing was sent: an id or link in this call leads away from the address of {self.party}")
+        try:
+            async with asyncio.timeout(self._outbound.timeout_s):
+                return await self._patiently(request, read)
+        except TimeoutError as error:
+            raise failure_of(self.party, error) or error from None
+
+    async def _patiently(self, request: OutboundRequest, read: bool) -> Answer:
 
         def repeatable(error: BaseException) -> bool:
-            return isinstance(error, NotSent) or (read and isinstance(error, Unknown))
+            if isinstance(error, NotSent):
+                return not connections.lasts(error.__cause__ and error.__cause__.__cause__)
+            return read and isinstance(error, Unknown)
 
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(INNER_ATTEMPTS),
@@ -337,13 +337,10 @@ class Caller:
             raise failure or error from error
 
     async def _body(self, response: httpx.Response) -> bytes:
-        parts, size = [], 0
-        async for part in response.aiter_bytes():
-            size += len(part)
-            if size > MAX_ANSWER_BYTES:
-                raise Unknown(
-                    f"{self.party} answered more than 1 MiB; the rest was not read",
-                    status=response.status_code,
-                )
-            parts.append(part)
-        return b"".join(parts)
+        status, stream = response.status_code, cast(httpx.AsyncByteStream, response.stream)
+        try:
+            return await bodies.read(stream, response.headers.get("content-encoding", ""), MAX_ANSWER_BYTES)
+        except bodies.TooMuch:
+            raise Unknown(f"{self.party} answered more than 1 MiB; the rest was not read", status=status) from None
+        except bodies.Odd as odd:
+            raise Unknown(f"the answer of {self.party} cannot be read: {odd}", status=status) from None

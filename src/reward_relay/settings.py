@@ -9,7 +9,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
-from reward_relay.fields import HttpUrl, SecretUrl, TextList
+from reward_relay.fields import HostList, HttpUrl, SecretUrl
 
 
 def default_data_dir() -> Path:
@@ -105,7 +105,7 @@ class Settings(Strict):
     breaker_open_s: float = Field(15, gt=0, description="How long an open breaker waits before it sends a probe.")
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")
     pending_days: int = Field(14, ge=1, description="Days of checks after which an order still pending is held.")
-    private_hosts: TextList = Field([], description="Host names that may resolve to private addresses.")
+    private_hosts: HostList = Field([], description="Hosts that may be, or resolve to, private addresses.")
     otlp_endpoint: HttpUrl | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets each order's trace; needs the extra otel."
     )

@@ -168,6 +168,8 @@ def build(
         timeout_s=settings.call_deadline_s, private_hosts=frozenset(settings.private_hosts), transport=transport
     )
     parties = _parties(settings, outbound)
+    if settings.alerts.url is not None:
+        outbound.caller("alerts", settings.alerts.url.get_secret_value())  # a receiver that may not be called: now
     source = source or replace(configured(Path(), {}), path=None)
     reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
     intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing)
@@ -212,7 +214,6 @@ def _diffing(
     database: Database, running: Mapping[str, SourceSettings], parties: Parties, reloading: Reloading
 ) -> Diffing:
     """Comparing with other configurations. Their adapters read payloads, and have no way out of this process."""
-    nowhere = Outbound(timeout_s=1, transport=_no_network)
 
     def current() -> Side:
         routes = reloading.routes
@@ -220,6 +221,7 @@ def _diffing(
 
     def propose(content: bytes) -> Side:
         settings = reloading.proposed(content)
+        nowhere = Outbound(private_hosts=frozenset(settings.private_hosts), transport=_no_network)
         others, routes = _parties(settings, nowhere), settings.routes
         same = {name: each for name, each in parties.platforms.items() if settings.sources.get(name) == running[name]}
         others = replace(others, platforms={**others.platforms, **same})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
 from pydantic import SecretStr
 
@@ -33,7 +33,7 @@ class OpenRedemptions:
         if found is None and not self.complete:
             raise Unknown(
                 f"redemption {external_id} is not in the part of Influitive's open list that could be read, and the "
-                f"list goes on: at most {MAX_PAGES} pages are followed, on the API's own host only"
+                f"list goes on: at most {MAX_PAGES} pages are followed, below api_url only"
             )
         return found
 
@@ -89,8 +89,16 @@ class Api:
             link = wire.next_page(page)
             if link is None:
                 return OpenRedemptions(entries, self.fields, complete=True)
-            url = _following(url, link)
+            url = self._following(url, link)
         return OpenRedemptions(entries, self.fields, complete=False)
+
+    def _following(self, url: str, link: str) -> str | None:
+        """The next page's address; None where it is none, or not the API's, which alone may see our token."""
+        try:
+            target = f"{url.partition('?')[0]}?{urlencode({'page': link})}" if link.isdecimal() else urljoin(url, link)
+        except ValueError:
+            return None
+        return target if link and self.caller.reaches(target) else None
 
     async def _page(self, url: str) -> tuple[Any, list[dict[str, Any]]]:
         request = replace(self.request("GET", "/reward_redemptions"), url=url)
@@ -105,14 +113,3 @@ class Api:
                 answer=answer.kept(),
             )
         return page, entries
-
-
-def _following(url: str, link: str) -> str | None:
-    """The next page's address; None where it is none, or on another host, which must not see our token."""
-    try:
-        target = f"{url.partition('?')[0]}?{urlencode({'page': link})}" if link.isdecimal() else urljoin(url, link)
-        here, there = urlsplit(url), urlsplit(target)
-        same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
-    except ValueError:
-        return None
-    return target if link and same else None
