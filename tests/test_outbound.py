@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import SecretStr
 
-from reward_relay.connections import PublicResolver
 from reward_relay.contracts import OutboundRequest
 from reward_relay.errors import CallFailed, ConfigurationError, NotSent, Rejected, Unknown
 from reward_relay.outbound import (
@@ -337,55 +336,6 @@ async def test_a_429_is_not_repeated_inside_the_call() -> None:
 def test_only_an_http_address_makes_a_caller(url: str) -> None:
     with pytest.raises(ConfigurationError, match="the vendor"):
         Outbound().caller("the vendor", url)
-
-
-# Where a name may lead.
-
-
-@pytest.fixture
-def resolves_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes every name resolve to the given addresses; without one the name does not resolve."""
-
-    def use(*addresses: str) -> None:
-        async def resolve(_: Any, host: str, port: int = 0, family: Any = 0) -> list[dict[str, Any]]:
-            if not addresses:
-                raise OSError(f"{host}: name or service not known")
-            rest = {"hostname": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
-            return [{**rest, "host": each} for each in addresses]
-
-        monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-
-    return use
-
-
-PRIVATE = ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1"]
-PRIVATE_6 = ["::1", "::", "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"]
-
-
-@pytest.mark.parametrize("address", PRIVATE + PRIVATE_6)
-async def test_a_public_name_may_not_lead_to_a_private_address(address: str, resolves_to: Callable[..., None]) -> None:
-    resolves_to("93.184.215.14", address)
-    with pytest.raises(OSError, match="private_hosts"):
-        await PublicResolver(frozenset()).resolve("api.example.com", 443)
-    found = await PublicResolver(frozenset({"api.example.com"})).resolve("API.example.com", 443)
-    assert len(found) == 2
-    assert await PublicResolver(frozenset()).resolve("localhost", 443)
-
-
-async def test_a_public_name_leads_to_public_addresses(resolves_to: Callable[..., None]) -> None:
-    resolves_to("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c")
-    assert len(await PublicResolver(frozenset()).resolve("api.example.com", 443)) == 2
-
-
-@pytest.mark.parametrize("addresses", [(), ("127.0.0.1",)])
-async def test_a_name_without_a_permitted_address_was_never_sent(
-    addresses: tuple[str, ...], resolves_to: Callable[..., None]
-) -> None:
-    resolves_to(*addresses)
-    async with far_server(answers()) as far, calling(far.url.replace("127.0.0.1", "api.example.com")) as caller:
-        with pytest.raises(NotSent, match="could not be reached"):
-            await caller.send(post(caller))
-    assert far.requests == []
 
 
 async def test_many_calls_at_a_time_share_one_client() -> None:

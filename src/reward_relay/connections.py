@@ -107,7 +107,7 @@ def trouble(error: aiohttp.ClientError | OSError) -> str | None:
         said = getattr(error.os_error, "reason", None) or error.os_error
         return f"no encrypted connection: {said}. Is it https there, with TLS 1.2 or newer?"
     if isinstance(error, aiohttp.ClientConnectorError):
-        said = error.os_error.strerror or error.os_error
+        said = error.os_error.strerror or str(error.os_error) or type(error.os_error).__name__
         return f"{said}; check its address and that it is up"
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection in time; check its address and that it is up"

@@ -281,13 +281,14 @@ class Caller:
         """
         if not self.reaches(request.url):
             raise Rejected(f"nothing was sent: an id or link in this call leads away from the address of {self.party}")
+        client = self._outbound.client  # made before the clock runs: the first time it reads all authorities
         try:
             async with asyncio.timeout(self._outbound.timeout_s):
-                return await self._patiently(request, read)
+                return await self._patiently(client, request, read)
         except TimeoutError as error:
             raise failure_of(self.party, error) or error from None
 
-    async def _patiently(self, request: OutboundRequest, read: bool) -> Answer:
+    async def _patiently(self, client: httpx.AsyncClient, request: OutboundRequest, read: bool) -> Answer:
 
         def repeatable(error: BaseException) -> bool:
             if isinstance(error, NotSent):
@@ -301,14 +302,14 @@ class Caller:
             reraise=True,
         ):
             with attempt:
-                return await self._exchange(request)
+                return await self._exchange(client, request)
         raise AssertionError("unreachable: tenacity returns or raises")
 
-    async def _exchange(self, request: OutboundRequest) -> Answer:
+    async def _exchange(self, client: httpx.AsyncClient, request: OutboundRequest) -> Answer:
         content = None if request.json is None else encoded(request.json)
         began, status = time.perf_counter(), None
         try:
-            answer = await self._once(request, content)
+            answer = await self._once(client, request, content)
             status = answer.status
             return answer
         finally:
@@ -318,15 +319,13 @@ class Caller:
                 sent = {"method": request.method, "url": request.url, "sha256": digest(content)}
                 made.append({**sent, "status": status, "took_ms": took_ms})
 
-    async def _once(self, request: OutboundRequest, content: bytes | None) -> Answer:
+    async def _once(self, client: httpx.AsyncClient, request: OutboundRequest, content: bytes | None) -> Answer:
         secrets = {name: value.get_secret_value() for name, value in request.secret_headers.items()}
         headers = {**request.headers, **secrets}
         if content is not None:
             headers.setdefault("Content-Type", "application/json")
         try:
-            async with self._outbound.client.stream(
-                request.method, request.url, content=content, headers=headers
-            ) as response:
+            async with client.stream(request.method, request.url, content=content, headers=headers) as response:
                 body = await self._body(response)
                 given = {name.lower(): value for name, value in response.headers.items()}
                 hidden = tuple(secrets.values())

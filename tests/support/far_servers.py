@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -49,6 +50,20 @@ async def stalls(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
+def says(*parts: bytes, then: bytes = b"", every_s: float | None = None) -> Behaviour:
+    """These bytes, and then `then` again and again: at once as much as is taken, or one `every_s` seconds."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        writer.writelines(parts)
+        await writer.drain()
+        while then and not writer.is_closing():
+            writer.write(then)
+            await writer.drain()
+            await asyncio.sleep(every_s or 0)
+
+    return behave
+
+
 class FarServer:
     """Reads requests whole; the first gets the first behaviour, and so on, the last one again and again."""
 
@@ -87,11 +102,12 @@ class FarServer:
 
 
 @asynccontextmanager
-async def far_server(*behaviours: Behaviour) -> AsyncIterator[FarServer]:
-    """A server on a free port of 127.0.0.1 during the block."""
+async def far_server(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[FarServer]:
+    """A server on a free port of 127.0.0.1 during the block; with `tls` it speaks HTTPS, as localhost."""
     far = FarServer(*behaviours)
-    server = await asyncio.start_server(far, "127.0.0.1", 0)
-    far.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(far, "127.0.0.1", 0, ssl=tls)
+    where = "https://localhost" if tls else "http://127.0.0.1"
+    far.url = f"{where}:{server.sockets[0].getsockname()[1]}"
     try:
         yield far
     finally:
