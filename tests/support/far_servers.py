@@ -94,6 +94,10 @@ class FarServer:
         self.requests.append(head + body)
         await self._behaviours[min(len(self.requests), len(self._behaviours)) - 1](writer)
 
+    def behave(self, *behaviours: Behaviour) -> None:
+        """From now on like this."""
+        self._behaviours = behaviours
+
     async def end(self) -> None:
         """End what still waits."""
         for task in list(self._handlers):

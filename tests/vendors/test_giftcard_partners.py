@@ -336,3 +336,11 @@ def test_a_mistake_in_the_settings_is_named(changes: dict[str, Any], said: str) 
 def test_the_customers_own_words_replace_the_defaults() -> None:
     assert settings(done_words="Shipped, Sent").done_words == ["Shipped", "Sent"]
     assert settings(base_url="https://gcp.example/b2b/").base_url == "https://gcp.example/b2b"
+
+
+async def test_an_answer_about_another_order_is_not_believed() -> None:
+    other = {**CREATED, "Id": "gcp-9", "PONumber": "TRACK-99999"}
+    vendor = Vendor(httpx.Response(201, json=other), httpx.Response(201, json={**CREATED, "PONumber": KEY.lower()}))
+    with pytest.raises(Unknown, match=f"about PONumber TRACK-99999, not about {KEY}"):
+        await vendor.adapter.place(placement(), KEY)
+    assert (await vendor.adapter.place(placement(), KEY)).vendor_order_id == "gcp-1"

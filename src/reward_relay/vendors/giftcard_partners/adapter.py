@@ -111,7 +111,11 @@ class Adapter:
             detail = "the account has not enough funds for this order; top it up, then resume the vendor"
             raise self._failure(PartyRefusesUs, answer, detail)
         self._raise_for(answer)
-        order_id = wire.order_id(wire.read(answer.body))
+        data = wire.read(answer.body)
+        if (other := wire.other_key(data, key)) is not None:
+            detail = f"the answer is about PONumber {other}, not about {key}; the next attempt will ask for ours"
+            raise self._failure(Unknown, answer, detail)
+        order_id = wire.order_id(data)
         if order_id is None:
             raise self._failure(Unknown, answer, "the answer holds no order id; the next attempt will ask for it")
         return self._order(order_id, answer)

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_pascal
 
 from reward_relay.contracts import clean_text, read_json
 from reward_relay.errors import CallFailed, Unreadable
-from reward_relay.inbound import pick, text_of
+from reward_relay.inbound import folded, pick, text_of
 from reward_relay.outbound import Answer, retry_after, trim
 
 STATUS = ("Status", "OrderStatus", "State")
@@ -129,6 +129,12 @@ def order_id(data: Any) -> str | None:
     return _first_scalar(data, ("Id", "OrderId"))
 
 
+def other_key(data: Any, key: str) -> str | None:
+    """The PONumber of an answer that is about another order than `key`; None where it is ours, or not told."""
+    found = _first_scalar(data, ("PONumber",))
+    return None if found is None or folded(key) in folded(found) else found
+
+
 def first_order_id(data: Any) -> str | None:
     """The id of the order that already has our PONumber, out of a 409.
 
@@ -228,9 +234,9 @@ def failure(verdict: type[CallFailed], answer: Answer, detail: str) -> CallFaile
     )
 
 
-_LINK = re.compile(r"\w+://\S+")
+_LINK = re.compile(r"\w+://\S+|\S*/vendor-webhooks/\S*")
 
 
 def _without_links(text: str) -> str:
-    """A sentence of the vendor's without web addresses: one could be a claim link."""
+    """A sentence of the vendor's without web addresses: one could be a claim link, or our own with its token."""
     return trim(_LINK.sub("[link removed]", text))
