@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy import text
 
 from reward_relay import logs
@@ -25,6 +27,20 @@ async def vendor() -> AsyncIterator[Far]:
     """The sandbox, which calls back."""
     async with far_side() as found:
         yield found
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """All that is logged, as a production process writes it."""
+    root, found = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    with contextlib.redirect_stderr(found):
+        logs.configure("debug", "json")
+    structlog.configure(cache_logger_on_first_use=False)  # or later tests would write here too
+    yield found
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 async def tokens(relay: Relay) -> dict[str, str]:
@@ -62,25 +78,22 @@ async def told(relay: Relay, order_ids: list[str]) -> str:
 
 
 async def test_a_token_is_in_its_order_and_at_the_vendor_and_nowhere_else(
-    database_url: str, tmp_path: Path, vendor: Far
+    database_url: str, tmp_path: Path, vendor: Far, logged: io.StringIO
 ) -> None:
-    logged = io.StringIO()
-    with contextlib.redirect_stderr(logged):
-        logs.configure("debug", "json")
-        async with relay_of(settings(tmp_path), database_url, vendor.transport) as relay, working(relay, 2):
-            vendor.calls_back(relay)
-            async with client_of(relay) as client:
-                ids = [(await send(client, *each)).json()["order_id"] for each in every_platform().items()]
-                for each in ids:
-                    await ended(relay, each)
-                await vendor.rule(party="gcp", operation="place", mode="insufficient_funds", times=1)
-                ids.append(await accepted(client, "roster", roster("R-9")))
-                await ended(relay, ids[-1], "on_hold")
-                known = await tokens(relay)
-                for number, secret in known.items():
-                    wrong = await client.post(f"/vendor-webhooks/gcp/{number}.{secret}x")
-                    assert (wrong.status_code, secret in wrong.text) == (404, False)
-            found = {"stored": await stored(relay), "told": await told(relay, ids), "logged": logged.getvalue()}
+    async with relay_of(settings(tmp_path), database_url, vendor.transport) as relay, working(relay, 2):
+        vendor.calls_back(relay)
+        async with client_of(relay) as client:
+            ids = [(await send(client, *each)).json()["order_id"] for each in every_platform().items()]
+            for each in ids:
+                await ended(relay, each)
+            await vendor.rule(party="gcp", operation="place", mode="insufficient_funds", times=1)
+            ids.append(await accepted(client, "roster", roster("R-9")))
+            await ended(relay, ids[-1], "on_hold")
+            known = await tokens(relay)
+            for number, secret in known.items():
+                wrong = await client.post(f"/vendor-webhooks/gcp/{number}.{secret}x")
+                assert (wrong.status_code, secret in wrong.text) == (404, False)
+        found = {"stored": await stored(relay), "told": await told(relay, ids), "logged": logged.getvalue()}
     assert len(set(known.values())) == len(ids) == len(every_platform()) + 1
     assert all(len(secret) == 32 for secret in known.values())
     assert "/vendor-webhooks/gcp/RR-0000000000000000.***" in found["told"]
