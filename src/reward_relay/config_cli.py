@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reward_relay import processes
+from reward_relay.cautions import cautions
 from reward_relay.db.engine import database_address
 from reward_relay.db.queries import Row
 from reward_relay.errors import ConfigurationError
@@ -44,6 +45,8 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
         out.print(f"  routes {relay.reloading.digest}: a relay that uses them says so in its summary", highlight=False)
         for trouble in relay.reloading.summary()["warnings"]:
             _warn(trouble)
+        for caution in cautions(settings, source.path):
+            _warn(caution)
         if settings.public_url is None:
             _warn("public_url is not set: vendors outside this machine cannot call back")
         if not settings.api_keys:

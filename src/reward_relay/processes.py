@@ -24,6 +24,7 @@ import uvicorn
 import uvloop
 
 from reward_relay import logs, metrics
+from reward_relay.cautions import cautions
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
@@ -138,6 +139,7 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
     log.info("serving", address="{}:{}".format(*listener.getsockname()[:2]))
     if not settings.api_keys:
         log.warning("ops_closed", detail=NONE_CONFIGURED)
+    _caution(settings)
     relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
     serve_app(create_app(relay), listener, lifeline=lifeline, reloading=relay.reloading)
 
@@ -148,6 +150,7 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
 
     async def main() -> None:
         await _refuse_old_tables(url)
+        _caution(settings)
         relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
         worker, poller = relay.worker(processes=processes), asyncio.create_task(relay.poller().run())
         reconciling = asyncio.create_task(relay.reconciliation.daily())
@@ -165,6 +168,11 @@ def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: in
             await relay.close()
 
     _run(main)
+
+
+def _caution(settings: Settings) -> None:
+    for sentence in cautions(settings, configured().path):
+        log.warning("caution", detail=sentence)
 
 
 async def _refuse_old_tables(url: str) -> None:

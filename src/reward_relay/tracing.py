@@ -11,6 +11,7 @@ import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import requests
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -83,7 +84,16 @@ def exported_to(endpoint: str) -> SpanProcessor:
     """Sends spans in batches, from a thread of its own, to an OTLP collector; what it does not take is lost."""
     address = endpoint if endpoint.endswith(PATH) else endpoint + PATH
     logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Seldom())
-    return BatchSpanProcessor(OTLPSpanExporter(address, timeout=EXPORT_TIMEOUT_S))
+    return BatchSpanProcessor(OTLPSpanExporter(address, timeout=EXPORT_TIMEOUT_S, session=_session()))
+
+
+def _session() -> requests.Session:
+    """Connections to the collector: straight there, without proxies and passwords of the environment or redirects."""
+    found = requests.Session()
+    found.trust_env = False
+    found.max_redirects = 0
+    found.headers["Accept-Encoding"] = "identity"
+    return found
 
 
 class Tracing:

@@ -1,5 +1,6 @@
 """One trace from the webhook to the closing call, named by the order; and nothing of it where it is not wanted."""
 
+import asyncio
 import subprocess
 import sys
 import uuid
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from reward_relay.errors import ConfigurationError
 from reward_relay.tracing import Tracing, exported_to
 from reward_relay.wiring import Relay, build, tracing_of
+from support.far_servers import answers, far_server
 from support.far_side import Far, far_side
 from support.relays import client_of, ended, settings, until, working
 from support.steered import accepted, post, roster, talkable
@@ -166,3 +168,17 @@ def test_without_configuration_nothing_of_the_extra_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_spans_go_to_the_collector_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither through a proxy of the environment nor after a redirect."""
+    async with far_server(answers()) as elsewhere, far_server(answers(302, b"", f"Location: {elsewhere.url}/x")) as far:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, elsewhere.url)
+        monkeypatch.setenv("NO_PROXY", "")
+        tracing = Tracing(exported_to(far.url))
+        tracing.callback(str(uuid.uuid4()), "gcp", 1)
+        await asyncio.to_thread(tracing.close)
+    assert len(far.requests) == 1
+    assert far.requests[0].startswith(b"POST /v1/traces ")
+    assert elsewhere.requests == []
