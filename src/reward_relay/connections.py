@@ -102,7 +102,7 @@ def trouble(error: aiohttp.ClientError | OSError) -> str | None:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         said = getattr(cause, "verify_message", "") or str(cause)
-        return f"its certificate is not believed: {said}. Check the address; README, Outbound calls, says more"
+        return f"its certificate is not believed: {said}. Check the address; docs/outbound-calls.md says more"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         said = getattr(error.os_error, "reason", None) or error.os_error
         return f"no encrypted connection: {said}. Is it https there, with TLS 1.2 or newer?"
