@@ -28,6 +28,7 @@ from bench.machine import Machine, describe
 from bench.server import server
 from reward_relay import processes
 from reward_relay.errors import DatabaseUnavailable
+from reward_relay.migrating import migrated
 from reward_relay.sandbox.script import CONFIGURATION, KEY
 
 TARGET_MS = 100.0
@@ -170,7 +171,7 @@ def link(path: str, query: Mapping[str, Any]) -> str:
 
 async def prepare(url: str, orders: int) -> Known:
     """Migrate and fill an empty database; what there is to ask for in it."""
-    await asyncio.to_thread(lambda: asyncio.run(processes.migrated(url)))
+    await asyncio.to_thread(lambda: asyncio.run(migrated(url)))
     still_open = orders // OPEN_SHARE
     await fill(url, orders - still_open, still_open)
     connection = await asyncpg.connect(url)
@@ -226,6 +227,7 @@ def measure(orders: int, rounds: int) -> tuple[Machine, list[Timed]]:
         configuration = Path(folder) / "relay.toml"
         configuration.write_text(CONFIGURATION.format(relay=base, sandbox=NOBODY) + ROUTES)
         environment = {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": url, "RELAY_LOG_LEVEL": "error"}
+        environment["RELAY_SPOOL_DIR"] = folder
         family = processes.Family(environment, Path(folder))
         try:
             family.start(["serve", "--fd", str(listener.fileno())], files=[listener.fileno()])

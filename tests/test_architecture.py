@@ -44,7 +44,8 @@ MAY_IMPORT = {
     # What is done.
     "steps": "contracts errors jobs routing states",
     "db": "contracts errors jobs routing states",
-    "intake": "contracts db errors jobs routing settings states",
+    "shelter": "db errors metrics",
+    "intake": "contracts db errors jobs routing settings shelter states",
     "worker": "db errors jobs metrics outbound states steps",
     "heartbeat": "db errors",
     "polling": "contracts db errors intake jobs",
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "timeline": "db",
     "ledger": "db errors states",
     "evidence": "contracts db errors ledger outbound states steps",
-    "ops": "actions contracts db errors explaining intake jobs reloading states steps timeline",
+    "ops": "actions contracts db errors explaining intake jobs reloading shelter states steps timeline",
     "bulk": "actions db errors states",
     "glance": "db ops states",
     "diffing": "contracts db errors explaining intake routing steps",
@@ -67,11 +68,12 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "bulk contracts db diffing errors metrics near ops reconciling settings states web.console",
+    "web": "bulk contracts db diffing errors metrics near ops reconciling settings shelter states web.console",
     "web.console": "contracts diffing errors ops reconciling settings states web",
     "wiring": "alerting bulk conditions contracts db diffing errors evidence explaining glance heartbeat intake jobs "
-    "loading ops outbound platforms polling reconciling reloading settings steps tracing vendors worker",
-    "processes": "cautions db errors loading logs metrics reloading settings web wiring",
+    "loading ops outbound platforms polling reconciling reloading settings shelter steps tracing vendors worker",
+    "migrating": "db errors",
+    "processes": "cautions db errors loading logs metrics migrating reloading settings web wiring",
     "terminal": "errors",
     "orders_cli": "db errors ops processes settings states terminal wiring",
     "alerts_cli": "orders_cli terminal wiring",
@@ -80,13 +82,14 @@ MAY_IMPORT = {
     "bulk_cli": "db orders_cli terminal wiring",
     "ledger_cli": "db errors ledger orders_cli processes terminal wiring",
     "tail_cli": "db ops orders_cli terminal",
+    "spool_cli": "errors processes shelter terminal wiring",
     "reconcile_cli": "db errors orders_cli processes reconciling terminal wiring",
-    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli orders_cli processes reconcile_cli "
-    "sandbox sandbox.demo settings tail_cli terminal wiring",
+    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli migrating orders_cli processes "
+    "reconcile_cli sandbox sandbox.demo settings spool_cli tail_cli terminal wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
-    "sandbox.demo": "db processes sandbox terminal",
+    "sandbox.demo": "db migrating processes sandbox terminal",
 }
 """Module or package: what of ours it may import. A package's row is for all its modules that have no own row."""
 
@@ -116,9 +119,10 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli tail_cli terminal",
-    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli sandbox.demo "
+    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli spool_cli "
     "tail_cli terminal",
+    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli sandbox.demo "
+    "spool_cli tail_cli terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

@@ -19,9 +19,11 @@ from reward_relay import (
     config_cli,
     deliveries_cli,
     ledger_cli,
+    migrating,
     orders_cli,
     processes,
     reconcile_cli,
+    spool_cli,
     tail_cli,
 )
 from reward_relay.db import migrate as migrations
@@ -43,6 +45,7 @@ app.add_typer(orders_cli.orders, name="orders")
 app.add_typer(deliveries_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
 app.add_typer(alerts_cli.alerts, name="alerts")
+app.add_typer(spool_cli.spool, name="spool")
 app.command("reconcile")(reconcile_cli.reconcile)
 orders_cli.orders.add_typer(bulk_cli.bulk, name="bulk")
 app.command()(tail_cli.tail)
@@ -85,8 +88,9 @@ def up(host: Host = None, port: Port = None) -> None:
         listener = listen(settings)
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
         with processes.database(settings) as url:
+            look = processes.keep_postgres(settings)
             if settings.database_url is not None:
-                asyncio.run(processes.migrated(url))
+                look = migrating.migrated_or_later(url)
             environment = {"RELAY_DATABASE_URL": url}
             if settings.public_url is None:
                 environment["RELAY_PUBLIC_URL"] = address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
@@ -100,7 +104,7 @@ def up(host: Host = None, port: Port = None) -> None:
             family.start(["serve", "--fd", str(listener.fileno())], files=[listener.fileno()])
             family.start(["work"])
             _announce(settings, address, login)
-            code = family.run(processes.keep_postgres(settings))
+            code = family.run(look)
     raise typer.Exit(code)
 
 

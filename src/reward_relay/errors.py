@@ -3,6 +3,8 @@
 RelayError
 ├── ConfigurationError          the settings are wrong: nothing starts
 ├── DatabaseUnavailable         PostgreSQL cannot be reached or started
+├── SpoolUnusable               the spool's disk refuses; the message is for the log
+│   └── SpoolFull               it has as much as it may
 ├── TablesOutdated              its tables are of another version: run the migrations first
 ├── RequestError                answered to a caller over HTTP; carries its status and code
 │   ├── UnknownSource, UnknownToken, NotFound           404
@@ -34,6 +36,14 @@ class ConfigurationError(RelayError):
 
 class DatabaseUnavailable(RelayError):
     """PostgreSQL cannot be started or reached; the message says what to do."""
+
+
+class SpoolUnusable(RelayError):
+    """The spool's file cannot be made, written or read; the message names it and says why."""
+
+
+class SpoolFull(SpoolUnusable):
+    """The spool holds as much as `spool_mb` allows."""
 
 
 class TablesOutdated(RelayError):

@@ -69,6 +69,8 @@ def _need(urgency: str, text: str, page: str, **query: str) -> Row:
 def _of_the_house(found: Row) -> list[Row]:
     """Whether anybody works, and with the configuration that is in the file."""
     needs = []
+    if warning := found["spool"]["warning"]:
+        needs.append(_need("critical", warning, "deliveries"))
     workers = [each for each in found["processes"] if each["kind"] == "worker"]
     if workers and not any(each["alive"] for each in workers):
         text = f"no worker runs (last seen on {workers[-1]['host']}): nothing is placed, checked or closed"

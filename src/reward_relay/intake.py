@@ -17,13 +17,15 @@ from sqlalchemy.exc import DBAPIError
 
 from reward_relay.contracts import InboundRequest, Informational, Item, Parsed, Platform, RewardOrder, Withdrawn
 from reward_relay.db import orders
-from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store
+from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store, store_spooled
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
+from reward_relay.db.spool import Spooled
 from reward_relay.errors import Unauthenticated, UnknownSource, UnknownToken, Unreadable
 from reward_relay.jobs import source_party
 from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
+from reward_relay.shelter import Shelter
 from reward_relay.states import Outcome, State, Step
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ REJECTED_PER_MINUTE = 20
 """How many unauthenticated deliveries each process remembers a minute; the others are only counted."""
 MAX_TOKEN = 200
 POLLED_AT_ONCE = 500
+HINT_S = 5.0
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -72,24 +75,27 @@ class Intake:
         platforms: Mapping[str, Platform],
         routes: Callable[[], list[Route]],
         tracing: "Tracing | None" = None,
+        shelter: Shelter | None = None,
     ) -> None:
         self._database = database
+        self._shelter = shelter
         self._tracing = tracing
         self._platforms = platforms
         self._routes = routes
         self._groups: Groups[Arrival, Receipt] = Groups(self._store)
+        self._webhooks: Groups[Arrival, Receipt] = Groups(self._take_in)
         self._hints: Groups[tuple[str, str], str | None] = Groups(self._store_hints)
         self._polled: dict[str, frozenset[bytes]] = {}
         self._remembered: list[float] = []
         self._background: set[asyncio.Task[None]] = set()
 
     async def receive(self, source: str, request: InboundRequest) -> Receipt:
-        """Take a webhook; returns once it is committed.
+        """Take a webhook; returns once it is committed, or safe in the spool while the database is away.
 
         Raises:
             UnknownSource: no such source is configured.
             Unauthenticated: wrong or missing signature or secret.
-            DatabaseUnavailable: it could not be stored; the platform should try again.
+            DatabaseUnavailable, Unavailable: it could not be stored; the platform should try again.
         """
         platform, began_ns = self._platform(source), time.time_ns()
         try:
@@ -98,7 +104,27 @@ class Intake:
             self._remember(source, request, error)
             raise
         arrival = self._arrival(source, new_id(), "webhook", body, request.content_type, kept_headers(request))
-        return await self._submit(arrival, began_ns, request.headers.get("traceparent"))
+        return await self._submit(replace(arrival, traceparent=request.headers.get("traceparent")), began_ns)
+
+    async def take_spooled(self, spooled: Sequence[Spooled]) -> list[Receipt]:
+        """Store what was answered while the database was away; the second time changes nothing.
+
+        Raises:
+            DatabaseUnavailable: it is away again; nothing is known to be stored.
+        """
+        arrivals = [self._spooled_arrival(each) for each in spooled]
+        try:
+            async with self._database.transaction() as connection:
+                receipts = await store_spooled(connection, arrivals)
+        except DBAPIError as error:
+            if len(arrivals) > 1:
+                raise  # they come again one by one
+            log.exception("not_storable", source=arrivals[0].source)
+            async with self._database.transaction() as connection:
+                receipts = await store_spooled(connection, [_unstorable(arrivals[0], error)])
+        for arrival, receipt in zip(arrivals, receipts, strict=True):
+            self._tell(arrival, receipt, time.time_ns())
+        return receipts
 
     async def feed(self, source: str, bodies: Sequence[bytes]) -> list[Receipt]:
         """Take what polling the platform brought, but for what the last poll brought already; receipts of the rest."""
@@ -137,6 +163,7 @@ class Intake:
     async def close(self) -> None:
         """Wait until everything taken is stored."""
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._webhooks.close()
         await self._groups.close()
         await self._hints.close()
 
@@ -245,13 +272,30 @@ class Intake:
             message=withdrawn.reason,
         )
 
-    async def _submit(self, arrival: Arrival, began_ns: int = 0, traceparent: str | None = None) -> Receipt:
-        began_ns = began_ns or time.time_ns()
+    def _spooled_arrival(self, spooled: Spooled) -> Arrival:
+        """A delivery from the spool, understood as the configuration is now."""
+        kept = (spooled.body, spooled.content_type, spooled.headers)
         try:
-            receipt = await self._groups.submit(arrival)
+            arrival = self._arrival(spooled.source, spooled.id, spooled.via, *kept)
+        except UnknownSource as error:
+            arrival = Arrival(
+                spooled.id, spooled.source, spooled.via, spooled.content_type, spooled.headers, spooled.body,
+                "quarantined", reason=f"it came while PostgreSQL was away, and now {error.detail}",
+            )  # fmt: skip
+        return replace(arrival, received_at=spooled.received_at, traceparent=spooled.traceparent)
+
+    async def _submit(self, arrival: Arrival, began_ns: int = 0) -> Receipt:
+        began_ns = began_ns or time.time_ns()
+        groups = self._webhooks if arrival.via == "webhook" else self._groups
+        try:
+            receipt = await groups.submit(arrival)
         except DBAPIError as error:
             log.exception("not_storable", source=arrival.source)
-            receipt = await self._groups.submit(_unstorable(arrival, error))
+            receipt = await groups.submit(_unstorable(arrival, error))
+        self._tell(arrival, receipt, began_ns)
+        return receipt
+
+    def _tell(self, arrival: Arrival, receipt: Receipt, began_ns: int) -> None:
         log.info(
             "delivery",
             source=arrival.source,
@@ -259,8 +303,9 @@ class Intake:
             verdict=receipt.verdict,
             order_id=receipt.order_id,
             via=arrival.via,
+            **({"spooled": True} if receipt.spooled else {}),
         )
-        if self._tracing is not None:
+        if self._tracing is not None and not receipt.spooled:
             self._tracing.delivery(
                 receipt.delivery_id,
                 receipt.order_id,
@@ -269,17 +314,25 @@ class Intake:
                 verdict=receipt.verdict,
                 via=arrival.via,
                 began_ns=began_ns,
-                traceparent=traceparent,
+                traceparent=arrival.traceparent,
             )
-        return receipt
+
+    async def _take_in(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Into the database, or into the spool while it is away."""
+        if self._shelter is None:
+            return await self._store(arrivals)
+        return await self._shelter.take(arrivals, self._store)
 
     async def _store(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
         async with self._database.transaction() as connection:
             return await store(connection, arrivals)
 
     async def _store_hints(self, callbacks: Sequence[tuple[str, str]]) -> list[str | None]:
-        async with self._database.transaction() as connection:
-            return await orders.hint(connection, callbacks)
+        async def store_them() -> list[str | None]:
+            async with self._database.transaction() as connection:
+                return await orders.hint(connection, callbacks)
+
+        return await self._database.promptly(HINT_S, store_them())
 
     def _remember(self, source: str, request: InboundRequest, error: Unauthenticated) -> None:
         """Keep a few rejected deliveries for the person who wonders why nothing arrives."""

@@ -55,6 +55,16 @@ BREAKER_OPENED = Counter(
     "relay_breaker_opened_total", "How often a party's breaker was opened.", ["party"], registry=REGISTRY
 )
 
+SPOOLED = Counter(
+    "relay_spooled_total", "Webhooks put into the spool, PostgreSQL being away.", ["source"], registry=REGISTRY
+)
+SPOOL_DRAINED = Counter(
+    "relay_spool_drained_total", "Deliveries taken from the spool, by their verdict.", ["verdict"], registry=REGISTRY
+)
+SPOOL_REFUSED = Counter(
+    "relay_spool_refused_total", "Webhooks answered 503: the spool was full or its disk refused.", registry=REGISTRY
+)
+
 
 def call_ended(party: str, purpose: str, verdict: str, took_s: float) -> None:
     """Count a step's calls. A disk too full to count on must not cost the result, so it is not an error."""
@@ -119,8 +129,27 @@ def serve(host: str, port: int, folder: str | None = None) -> tuple[WSGIServer, 
     return start_http_server(port, host, counted(folder))
 
 
-def exposition(summary: dict[str, Any]) -> bytes:
-    """The API's scrape: the counts, and the database's gauges."""
+class _Machine(Collector):
+    def __init__(self, spool: dict[str, Any], *, up: bool) -> None:
+        self._spool = spool
+        self._up = up
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("relay_database_up", "1: PostgreSQL answers.", value=float(self._up))
+        waiting = {"waiting": self._spool["waiting"], "stuck": self._spool["stuck"]}
+        yield _gauge("relay_spool_deliveries", "Deliveries in this machine's spool.", "state", waiting)
+        yield GaugeMetricFamily("relay_spool_bytes", "What they take on the disk.", value=float(self._spool["used"]))
+        takes = float(self._spool["takes"])
+        yield GaugeMetricFamily("relay_spool_takes", "1: the spool takes webhooks; 0: off or full.", value=takes)
+        yield GaugeMetricFamily(
+            "relay_spool_damaged_files", "Damaged spool files set aside.", value=float(len(self._spool["set_aside"]))
+        )
+
+
+def exposition(summary: dict[str, Any] | None, spool: dict[str, Any]) -> bytes:
+    """The API's scrape: the counts, the database's gauges where it answers (`summary`), and this machine's spool."""
     registry = CollectorRegistry()
-    registry.register(_Summary(summary))
+    registry.register(_Machine(spool, up=summary is not None))
+    if summary is not None:
+        registry.register(_Summary(summary))
     return generate_latest(counted()) + generate_latest(registry)

@@ -21,6 +21,7 @@ from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
 from reward_relay.reloading import Reloading
+from reward_relay.shelter import Shelter
 from reward_relay.states import Outcome, State
 from reward_relay.steps import Parties
 from reward_relay.timeline import timeline
@@ -32,8 +33,11 @@ VERDICTS = ("accepted", "duplicate", "informational", "quarantined", "rejected")
 class Ops:
     """The operators' service over one database and one configuration."""
 
-    def __init__(self, database: Database, intake: Intake, adapters: Parties, reloading: Reloading) -> None:
+    def __init__(
+        self, database: Database, intake: Intake, adapters: Parties, reloading: Reloading, shelter: Shelter
+    ) -> None:
         self._database = database
+        self._shelter = shelter
         self._intake = intake
         self._adapters = adapters
         self._reloading = reloading
@@ -244,6 +248,7 @@ class Ops:
             {**healthy, **none, **waiting.get(name, {}), **sick.get(name, {}), "party": name} for name in names
         ]
         found["configuration"] = self._reloading.summary()
+        found["spool"] = (await self._shelter.look()).shown()
         return found
 
     async def alerts(self) -> Row:

@@ -30,6 +30,7 @@ from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError, DatabaseUnavailable, TablesOutdated
 from reward_relay.loading import child_environment
+from reward_relay.migrating import migrated
 from reward_relay.reloading import Reloading
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
@@ -55,15 +56,6 @@ def database(settings: Settings) -> Iterator[str]:
         yield url
     finally:
         server.stop()
-
-
-async def migrated(url: str) -> None:
-    """Bring a database to the newest migration."""
-    connection = Database(url, pool_size=1, timeout_s=None)
-    try:
-        await migrate.migrate(connection)
-    finally:
-        await connection.close()
 
 
 def bind(host: str, port: int, patience_s: float = 0.0) -> socket.socket:

@@ -96,6 +96,12 @@ class Settings(Strict):
         None, description="postgresql://user:password@host/name; unset = PostgreSQL from the wheel in data_dir."
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of the embedded PostgreSQL.")
+    spool_mb: int = Field(
+        256, ge=0, description="MiB of webhooks that this machine keeps while PostgreSQL is away; 0 = none, answer 503."
+    )
+    spool_dir: Path | None = Field(
+        None, description="Folder of the spool, on a local disk that outlives the process; unset = spool in data_dir."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto = text on a terminal, else JSON.")
     lease_s: float = Field(60, gt=0, le=3600, description="How long a worker may hold an order; over call_deadline_s.")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from reward_relay.bulk import Bulk
 from reward_relay.conditions import Watched
 from reward_relay.contracts import Platform, SourceSettings, Vendor
 from reward_relay.db.engine import Database
+from reward_relay.db.spool import Spool, spool_path
 from reward_relay.diffing import Diffing, Side
 from reward_relay.errors import ConfigurationError
 from reward_relay.evidence import Evidence
@@ -30,6 +32,7 @@ from reward_relay.reconciling.comparing import AT_ONCE, Limits
 from reward_relay.reconciling.service import Reconciliation
 from reward_relay.reloading import Reloading, changes
 from reward_relay.settings import Settings
+from reward_relay.shelter import Shelter
 from reward_relay.steps import Parties
 from reward_relay.vendors import VENDORS
 from reward_relay.worker import Timing, Worker
@@ -100,7 +103,12 @@ class Relay:
     reloading: Reloading
     diffing: Diffing
     evidence: Evidence
+    shelter: Shelter
     tracing: "Tracing | None" = None
+
+    def sheltering(self) -> AbstractAsyncContextManager[None]:
+        """While the block lasts, webhooks are taken also when PostgreSQL is away. For processes that answer them."""
+        return self.shelter.running(self.intake.take_spooled)
 
     def worker(self, *, processes: int = 1) -> Worker:
         """A worker; of several processes each gets its share of every party's slots."""
@@ -172,8 +180,9 @@ def build(
         outbound.caller("alerts", settings.alerts.url.get_secret_value())  # a receiver that may not be called: now
     source = source or replace(configured(Path(), {}), path=None)
     reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
-    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing)
-    ops = Ops(database, intake, parties, reloading)
+    shelter = Shelter(database, spool_of(settings, database))
+    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing, shelter)
+    ops = Ops(database, intake, parties, reloading, shelter)
     return Relay(
         settings=settings,
         database=database,
@@ -187,8 +196,17 @@ def build(
         reloading=reloading,
         diffing=_diffing(database, settings.sources, parties, reloading),
         evidence=Evidence(database, parties),
+        shelter=shelter,
         tracing=tracing,
     )
+
+
+def spool_of(settings: Settings, database: Database, name: str | None = None) -> Spool | None:
+    """This machine's spool of the database, or the file of that name beside it; None where there shall be none."""
+    if not settings.spool_mb:
+        return None
+    path = spool_path(settings.spool_dir or settings.data_dir / "spool", database.address)
+    return Spool(path.with_name(name) if name else path, settings.spool_mb << 20)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -19,7 +19,8 @@ Counts = dict[tuple[str, ...], float]
 
 async def counted(relay: Relay) -> Counts:
     """Each sample by its name and the values of its labels, by their names."""
-    scrape = exposition(await relay.ops.summary()).decode()
+    summary = await relay.ops.summary()
+    scrape = exposition(summary, summary["spool"]).decode()
     families = text_string_to_metric_families(scrape)
     return {
         (each.name, *(each.labels[name] for name in sorted(each.labels))): each.value

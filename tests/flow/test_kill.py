@@ -35,7 +35,7 @@ class Machine:
         configuration.write_text(CONFIGURATION.format(relay=self.relay_url, sandbox=self.sandbox_url))
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         quick = {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": database_url, **QUICK}
-        self._environment = {**own, **quick}
+        self._environment = {**own, **quick, "RELAY_SPOOL_DIR": str(folder / "spool")}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._sandbox = self._start("sandbox", listener=self.sandbox)
 

@@ -28,7 +28,8 @@ class Command:
         path = folder / "relay.toml"
         path.write_text(configuration)
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
-        own |= {"RELAY_CONFIG": str(path), "RELAY_DATABASE_URL": database_url, **environment}
+        own |= {"RELAY_CONFIG": str(path), "RELAY_DATABASE_URL": database_url}
+        own |= {"RELAY_SPOOL_DIR": str(folder / "spool"), **environment}
         self.output = folder / f"{arguments[0]}.txt"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

@@ -80,7 +80,7 @@ def settings(tmp_path: Path, text: str = CONFIGURATION, environ: Mapping[str, st
     """Settings of a configuration file with this text."""
     path = tmp_path / "relay.toml"
     path.write_text(text)
-    return load_settings(path, environ or {})
+    return load_settings(path, {"RELAY_SPOOL_DIR": str(tmp_path / "spool"), **(environ or {})})
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,7 +40,10 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One delivery, understood or not. `withdrawn` holds the reason where the platform takes the reward back."""
+    """One delivery, understood or not. `withdrawn` holds the reason where the platform takes the reward back.
+
+    `received_at` is None for one that comes just now; `traceparent`, the sender's own trace, is not stored.
+    """
 
     id: str
     source: str
@@ -52,16 +56,19 @@ class Arrival:
     external_id: str | None = None
     order: NewOrder | None = None
     withdrawn: str | None = None
+    received_at: datetime | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a delivery."""
+    """What became of a delivery. `spooled`: it is on this machine's disk, and the database gets it later."""
 
     delivery_id: str
     verdict: str
     order_id: str | None = None
     reason: str | None = None
+    spooled: bool = False
 
 
 INSERT_ORDERS = text("""
@@ -88,15 +95,19 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:actor AS text[]),
 INSERT_DELIVERIES = text("""
 INSERT INTO deliveries
   (id, source, received_at, via, content_type, headers, body, verdict, reason, external_id, order_id)
-SELECT id, source, now(), via, content_type, CAST(headers AS jsonb), body, verdict, reason, external_id, order_id
+SELECT id, source, COALESCE(received_at, now()), via, content_type, CAST(headers AS jsonb), body, verdict, reason,
+  external_id, order_id
 FROM unnest(CAST(:id AS uuid[]), CAST(:source AS text[]), CAST(:via AS text[]), CAST(:content_type AS text[]),
   CAST(:headers AS text[]), CAST(:body AS bytea[]), CAST(:verdict AS text[]), CAST(:reason AS text[]),
-  CAST(:external_id AS text[]), CAST(:order_id AS uuid[]))
-  AS n(id, source, via, content_type, headers, body, verdict, reason, external_id, order_id)
+  CAST(:external_id AS text[]), CAST(:order_id AS uuid[]), CAST(:received_at AS timestamptz[]))
+  AS n(id, source, via, content_type, headers, body, verdict, reason, external_id, order_id, received_at)
 ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, reason = excluded.reason, via = excluded.via,
   external_id = excluded.external_id, order_id = excluded.order_id
+WHERE excluded.via = 'replay'
 """)
-"""A delivery that is replayed keeps its row: the conflict is with itself."""
+"""A delivery that is replayed keeps its row: the conflict is with itself. So it is with one from the spool whose first
+commit did reach the database: what was said of it then stands."""
+KNOWN = text("SELECT id, verdict, reason, order_id FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[]))")
 EXISTING = text("""
 SELECT id, source, external_id, CAST(reward AS text) AS reward FROM orders
 WHERE (source, external_id) IN (SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[])))
@@ -129,6 +140,17 @@ async def store(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> lis
     if any(each.order and each.order.step and each.order.id in group.inserted for each in arrivals):
         await notify(connection)
     return receipts
+
+
+async def store_spooled(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+    """Store deliveries that were answered while the database was away, but for those that it has already."""
+    rows = await connection.execute(KNOWN, {"ids": [each.id for each in arrivals]})
+    known = {str(row.id): row for row in rows}
+    fresh = [each for each in arrivals if each.id not in known]
+    receipts = {each.delivery_id: each for each in (await store(connection, fresh) if fresh else [])}
+    for number, row in known.items():
+        receipts[number] = Receipt(number, row.verdict, str(row.order_id) if row.order_id else None, row.reason)
+    return [receipts[each.id] for each in arrivals]
 
 
 async def _insert_orders(group: _Group, arrivals: list[Arrival]) -> None:
@@ -246,5 +268,6 @@ async def _insert_deliveries(
             "reason": [receipt.reason for receipt in receipts],
             "external_id": [each.external_id for each in arrivals],
             "order_id": [receipt.order_id for receipt in receipts],
+            "received_at": [each.received_at for each in arrivals],
         },
     )

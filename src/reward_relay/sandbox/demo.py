@@ -19,6 +19,7 @@ from rich.table import Table
 
 from reward_relay import processes
 from reward_relay.db.embedded import Embedded
+from reward_relay.migrating import migrated
 from reward_relay.sandbox.script import CONFIGURATION, KEY, Reward, rewards
 from reward_relay.terminal import COLOURS
 
@@ -45,7 +46,7 @@ def run(*, stay: bool) -> int:
         with console.status("Starting PostgreSQL, the relay and the sandbox …"):
             url = server.start()
             stack.callback(server.stop)
-            asyncio.run(processes.migrated(url))
+            asyncio.run(migrated(url))
             relay, sandbox, family = _start(folder, url)
             stack.callback(family.stop)
             asyncio.run(_ready(relay, sandbox))

@@ -36,7 +36,7 @@ def create_app(relay: "Relay") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with relay.alerting().looking(), relay.heartbeat("api").beating():
+        async with relay.sheltering(), relay.alerting().looking(), relay.heartbeat("api").beating():
             yield
         await relay.close()
 

@@ -247,7 +247,7 @@ class Alerts(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What became of a delivery."""
+    """What became of a delivery. Without `order_id` and with a `reason` an accepted one waits for PostgreSQL."""
 
     delivery_id: str
     order_id: str | None
@@ -304,6 +304,7 @@ class Summary(BaseModel):
     alerts: list[Alert]
     configuration: dict[str, Any]
     processes: list[dict[str, Any]] = Field(description="The relay's own processes: which run, which routes they use")
+    spool: dict[str, Any] = Field(description="Webhooks that wait on this machine's disk, PostgreSQL being away")
 
 
 class Paused(BaseModel):

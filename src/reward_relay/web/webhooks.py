@@ -42,7 +42,11 @@ CALLBACK: dict[str, Any] = {"requestBody": {**BODY["requestBody"], "required": F
     "/webhooks/{source}", status_code=202, response_model=Receipt, responses=ERRORS, openapi_extra=BODY | TOKENS
 )
 async def post_webhook(source: str, request: Request) -> JSONResponse:
-    """A platform's webhook. Stored before it is answered; 2xx also for what we cannot read."""
+    """A platform's webhook. Stored before it is answered; 2xx also for what we cannot read.
+
+    While PostgreSQL is away it is stored on this machine's disk: `order_id` is null then, `verdict` is what the
+    payload says by itself (a repeated one is told as `accepted`), `reason` says so, and `delivery_id` stays.
+    """
     began = time.perf_counter()
     try:
         body = await read_body(request)
@@ -56,7 +60,7 @@ async def post_webhook(source: str, request: Request) -> JSONResponse:
     INTAKE.labels(source, receipt.verdict).inc()
     INTAKE_SECONDS.observe(time.perf_counter() - began)
     answer = {"delivery_id": receipt.delivery_id, "order_id": receipt.order_id, "verdict": receipt.verdict}
-    if receipt.verdict in ("quarantined", "informational"):
+    if receipt.spooled or receipt.verdict in ("quarantined", "informational"):
         answer["reason"] = receipt.reason
     return JSONResponse(answer, status_code=202)
 

@@ -26,6 +26,7 @@ from reward_relay.web.console.views import HEADERS, STATIC, link, page
 from reward_relay.web.requests import SaidInForm
 
 router = APIRouter(include_in_schema=False)
+AWAY = "PostgreSQL cannot be reached just now. {} Pages and actions work again when it is back; nothing is restarted."
 FILES = {path.name: path for path in STATIC.iterdir() if path.is_file()}
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -125,7 +126,7 @@ def problem(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         status, detail = error.status_code, f"{error.detail}: the page was not asked for as its form does"
     elif isinstance(error, DatabaseUnavailable):
-        status, detail = 503, "PostgreSQL cannot be reached just now; webhooks are answered 503 and come again later"
+        status, detail = 503, AWAY.format(request.app.state.relay.shelter.outlook())
     try:
         session = reader(request)
     except SignInNeeded:
