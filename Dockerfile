@@ -26,12 +26,15 @@ FROM python:3.11-slim
 LABEL org.opencontainers.image.title="reward-relay" \
       org.opencontainers.image.description="Reward webhooks in, exactly one vendor order each"
 # A user with a name: `orders` and `parties` write it into the history of what they change.
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin relay
+# Its folder is for the spool: mount a volume there that outlives the container.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin relay \
+    && install -d -m 0700 -o relay /var/lib/reward-relay
 COPY --from=build /opt/relay /opt/relay
 ENV PATH=/opt/relay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RELAY_HOST=0.0.0.0 \
-    RELAY_PORT=8080
+    RELAY_PORT=8080 \
+    RELAY_SPOOL_DIR=/var/lib/reward-relay/spool
 # relay.toml is found here when it is mounted.
 WORKDIR /etc/reward-relay
 USER 10001

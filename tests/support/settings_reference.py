@@ -33,6 +33,7 @@ WORDS: dict[Any, str] = {
 }
 DEFAULTS = {
     "data_dir": "for root `/var/lib/reward-relay`, else the user's own data folder",
+    "spool_dir": "`spool` in `data_dir`",
     "secrets": f"must be given; each at least {MIN_SECRET} characters",
 }
 """Defaults in words where the model's own depends on the machine, or where a check asks for more than the model."""
