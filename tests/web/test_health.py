@@ -62,7 +62,8 @@ async def test_while_the_database_is_gone_it_lives_and_is_not_ready(
         orders = await client.get("/api/v1/orders")
         assert (await client.get("/healthz")).status_code == 200
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
-    assert (metrics.status_code, orders.status_code) == (503, 503)
+    assert (metrics.status_code, orders.status_code) == (200, 503)
+    assert "relay_database_up 0.0" in metrics.text
     assert (await client.get("/readyz")).status_code == 200
 
 
