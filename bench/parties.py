@@ -35,6 +35,7 @@ from reward_relay import processes
 from reward_relay.contracts import InboundRequest
 from reward_relay.db.embedded import Embedded
 from reward_relay.errors import DatabaseUnavailable
+from reward_relay.migrating import migrated
 from reward_relay.sandbox.senders import roster, roster_order
 from reward_relay.wiring import Relay, build, load_settings
 
@@ -154,7 +155,7 @@ async def stage(postgres: Embedded, name: str, *, a_is_there: bool = True) -> As
     admin = await asyncpg.connect(postgres.url("postgres"))
     await admin.execute(f"CREATE DATABASE {name}")
     url = postgres.url(name)
-    await processes.migrated(url)
+    await migrated(url)
     async with far_party(LATENCY_S) as a, far_party(LATENCY_S) as b, far_party(LATENCY_S) as platform:
         text = CONFIGURATION.format(a=a.url if a_is_there else NOBODY, b=b.url, platform=platform.url)
         with tempfile.TemporaryDirectory(prefix="relay-bench-parties-") as folder:
