@@ -4,7 +4,7 @@ Single actions, the list of what is allowed now and bulk plans all ask here, so 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +15,7 @@ from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
 from reward_relay.errors import NotAllowed, Unreadable
 from reward_relay.intake import Intake
-from reward_relay.jobs import source_party, vendor_party
+from reward_relay.jobs import BLIND, source_party, vendor_party
 from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
 from reward_relay.states import Outcome, State, Step
@@ -28,7 +28,10 @@ STORED = "this version cannot read the stored order; upgrade to the one that wro
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where an action takes an order. `does` is the sentence for who asks first, and then for the order's event."""
+    """Where an action takes an order. `does` is the sentence for who asks first, and then for the order's event.
+
+    `looked` marks a release by which a person says: I looked, and the vendor does not have it.
+    """
 
     does: str
     to: str
@@ -37,6 +40,7 @@ class Way:
     route: str | None = None
     vendor: str | None = None
     plan: str | None = None
+    looked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,11 @@ class Actions:
             return _goes_on(came_from, Step.CHECK, vendor_party(row["vendor"]))
         if came_from is State.SETTLED:
             return _goes_on(came_from, Step.CLOSE, source_party(row["source"]))
+        if not _routes_again(row) and BLIND in row["hold_reason"]:
+            way = _goes_on(
+                came_from, Step.PLACE, vendor_party(row["vendor"]), "once more: you say that it is not there"
+            )
+            return replace(way, looked=True)
         if not _routes_again(row):
             kept = "with the plan it had, for it may be there already"
             return _goes_on(came_from, Step.PLACE, vendor_party(row["vendor"]), kept)
@@ -170,6 +179,7 @@ async def go(connection: AsyncConnection, action: str, row: Row, way: Way, actor
         route=way.route,
         vendor=way.vendor,
         plan=way.plan,
+        sure=way.looked,
     )
     return await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change)
 

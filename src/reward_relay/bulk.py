@@ -23,6 +23,7 @@ from reward_relay.states import State
 
 MOST = 5_000
 BATCH = 100
+LOOK_FIRST = "order {0} may be at {1} already: look for it there, then release it by itself, or close it"
 STATES = {"retry": (State.RECEIVED, State.PLACED, State.SETTLED), "release": (State.ON_HOLD,)}
 FILTERS = ("state", "source", "vendor", "party", "q", "hold_reason", "created_after", "created_before")
 Progress = Callable[[int, int], None]
@@ -52,6 +53,8 @@ class Bulk:
                 for row, way in zip(rows, await self._actions.forecast(connection, action, rows), strict=True):
                     if isinstance(way, Refused):
                         wont.append({**_named(row), "why": way.why})
+                    elif way.looked:
+                        wont.append({**_named(row), "why": LOOK_FIRST.format(row["po_number"], row["vendor"])})
                     else:
                         would.append({**_named(row), "does": way.does, "way": asdict(way), "pin": _pin(row)})
             kept = {name: value for name, value in wanted.items() if name in FILTERS}

@@ -9,6 +9,10 @@ from reward_relay.contracts import Ending, Plan, RewardOrder
 from reward_relay.states import Outcome, State, Step
 
 
+BLIND = "can neither be asked nor take a key"
+"""In a hold reason: only a person can find out whether the vendor has the order. A release says that it has not."""
+
+
 def source_party(name: str) -> str:
     """The name under which a platform's health, slots and calls are counted."""
     return f"source:{name}"

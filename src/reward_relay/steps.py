@@ -20,7 +20,7 @@ from reward_relay.contracts import (
     Withdrawn,
 )
 from reward_relay.errors import CallFailed, NotSent, PartyRefusesUs, Rejected, Unknown, Unreadable
-from reward_relay.jobs import Job, Result, source_party, vendor_party
+from reward_relay.jobs import BLIND, Job, Result, source_party, vendor_party
 from reward_relay.routing import unreachable
 from reward_relay.states import Outcome, State, Step
 
@@ -94,7 +94,7 @@ async def _place(job: Job, parties: Parties) -> Result:
     if job.in_doubt and not vendor.takes_key:
         if not vendor.can_find:
             reason = (
-                f"an earlier attempt may have reached {plan.vendor}, which can neither be asked nor take a key; look "
+                f"an earlier attempt may have reached {plan.vendor}, which {BLIND}; look "
                 f"for {job.po_number} there, then release (places it) or close (it is there)"
             )
             return _held(job, reason, "not_called")

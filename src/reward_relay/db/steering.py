@@ -29,7 +29,7 @@ WITH old AS (
     hold_reason = :hold_reason, held_from = CASE WHEN :to = 'on_hold' THEN COALESCE(o.held_from, old.state) END,
     outcome = COALESCE(:outcome, o.outcome), message = COALESCE(:message, o.message),
     route = COALESCE(:route, o.route), vendor = COALESCE(:vendor, o.vendor),
-    plan = COALESCE(CAST(:plan AS jsonb), o.plan), reward = COALESCE(CAST(:reward AS jsonb), o.reward)
+    in_doubt = o.in_doubt AND NOT :sure, plan = COALESCE(CAST(:plan AS jsonb), o.plan), reward = COALESCE(CAST(:reward AS jsonb), o.reward)
   FROM old WHERE o.id = old.id RETURNING o.id, old.state AS was
 )
 INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
@@ -63,7 +63,10 @@ FROM orders WHERE id = CAST(:id AS uuid) FOR UPDATE
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A change of state. `None` leaves what is there; `hold_reason` is needed for, and only for, `on_hold`."""
+    """A change of state. `None` leaves what is there; `hold_reason` is needed for, and only for, `on_hold`.
+
+    `sure` ends the doubt: whoever makes the change knows that the vendor does not have the order.
+    """
 
     to: State
     actor: str
@@ -77,6 +80,7 @@ class Move:
     vendor: str | None = None
     plan: str | None = None
     reward: str | None = None
+    sure: bool = False
 
 
 async def move(connection: AsyncConnection, order_id: str, states: Sequence[State], change: Move) -> bool:
