@@ -8,7 +8,6 @@ from typing import Any
 from reward_relay.contracts import Ending, Plan, RewardOrder
 from reward_relay.states import Outcome, State, Step
 
-
 BLIND = "can neither be asked nor take a key"
 """In a hold reason: only a person can find out whether the vendor has the order. A release says that it has not."""
 

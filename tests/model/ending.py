@@ -73,7 +73,7 @@ async def _decided(world: World, row: Mapping[str, Any]) -> bool:
         return False
     if not row["reward"]["recipient"].get("email"):
         name, item = row["external_id"], row["reward"]["items"][0]
-        again = world.request(name, "reward", item["sku"], item["quantity"], "ann@example.com")
+        again = world.request(name, "reward", item["quantity"], "ann@example.com")
         await world.relay.intake.receive(row["source"], again)
         return False
     return await _allowed(world.relay.ops.refuse(str(row["id"]), WHO, "it has no route"))

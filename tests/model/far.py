@@ -27,7 +27,7 @@ from reward_relay.contracts import (
     VendorOrder,
     Withdrawn,
 )
-from reward_relay.errors import CallFailed, NotSent, PartyRefusesUs, Rejected, Unauthenticated, Unknown, Unreadable
+from reward_relay.errors import NotSent, PartyRefusesUs, Rejected, Unauthenticated, Unknown, Unreadable
 from reward_relay.states import Outcome
 
 SECRET = "right"

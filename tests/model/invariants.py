@@ -13,7 +13,7 @@ from reward_relay.states import STEPS, State, can_go
 
 Row = dict[str, Any]
 ORDERS = "SELECT *, now() AS now, claim IS NOT NULL AND claim_until >= now() AS claimed FROM orders ORDER BY id"
-EVENTS = "SELECT * FROM order_events ORDER BY id"
+EVENTS = "SELECT * FROM order_events ORDER BY order_id, seq"
 DELIVERIES = "SELECT id, source, verdict, external_id, order_id, body FROM deliveries ORDER BY id"
 CALLS = "SELECT * FROM calls ORDER BY id"
 FAR_AWAY = timedelta(days=2)
@@ -108,7 +108,7 @@ def _outside(order: Row, books: Books) -> Iterator[str]:
     known = order["vendor_order_id"]
     if known and known not in [each.vendor_order_id for each in bought]:
         yield f"is said to be {known} at the vendor, which has {bought}"
-    may_be_there = bought or [each for each in books.under_way if each[1] == order["po_number"]]
+    may_be_there = bought or any(key == order["po_number"] for _, key, _ in books.under_way)
     by_hand = order["state"] == State.CLOSED
     if may_be_there and not known and not order["in_doubt"] and not by_hand:
         yield "is at a vendor, and we neither know nor doubt it"
@@ -153,9 +153,9 @@ def _deliveries(seen: Seen) -> Iterator[str]:
             yield f"{name} has the order of another reward"
     made = {row["id"]: row for row in seen.deliveries}
     for order in seen.orders:
-        row = made.get(order["delivery_id"])
-        if row is None or row["order_id"] != order["id"] or row["verdict"] != "accepted":
-            yield f"order {order['external_id']} was made by {row and (row['verdict'], row['order_id'])}"
+        maker = made.get(order["delivery_id"])
+        if maker is None or maker["order_id"] != order["id"] or maker["verdict"] != "accepted":
+            yield f"order {order['external_id']} was made by {maker and (maker['verdict'], maker['order_id'])}"
 
 
 def quantity_of(row: Mapping[str, Any]) -> int | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +29,8 @@ TIMING = Timing(lease_s=900, call_deadline_s=300, breaker_failures=2, breaker_op
 SOURCES = {"A": "plain", "B": "asks", "C": "asks", "D": "always"}
 """The rewards, and whose they are."""
 SKUS = ("keyed", "asked", "neither")
+SKU = {"A": "keyed", "B": "asked", "C": "neither", "D": "keyed"}
+"""What each reward is; each SKU by itself goes to the vendor of its name."""
 PARTIES = [*(f"source:{name}" for name in ("plain", "asks", "always")), *(f"vendor:{name}" for name in SKUS)]
 SLOTS = dict.fromkeys(PARTIES, 2)
 BASE = """
@@ -111,6 +114,8 @@ class World:
         self.parked: list[Parked] = []
         self.workers = [self.worker() for _ in range(2)]
         self.breaks: str | None = None
+        self._url = database_url
+        self._watcher: asyncpg.Connection[Any] | None = None
         self._whole = self.relay.database.transaction
         self.relay.database.transaction = self._breaking  # type: ignore[method-assign]
 
@@ -128,12 +133,15 @@ class World:
     async def clear(self) -> None:
         """Begin with empty tables."""
         async with self._whole() as connection:
+            await connection.execute(text("SET LOCAL session_replication_role = replica"))  # events are append-only
             await connection.execute(text(f"TRUNCATE {TABLES}"))
 
     async def close(self) -> None:
         """Drop everything that is under way."""
         await self.crash(self.workers)
         await self.relay.close()
+        if self._watcher is not None:
+            await self._watcher.close()
 
     async def passes(self, seconds: float) -> None:
         """Let time pass. A call that has not come to its end by its deadline never will: its worker gives it up."""
@@ -147,10 +155,12 @@ class World:
             for statement in PASS:
                 await connection.execute(text(statement), {"seconds": seconds})
 
-    async def rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
+    async def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """What the database has; not through the relay's connections, and never broken."""
-        async with self._whole() as connection:
-            return [dict(row) for row in (await connection.execute(text(query), values)).mappings()]
+        if self._watcher is None:
+            self._watcher = await asyncpg.connect(self._url)
+            await self._watcher.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+        return [dict(row) for row in await self._watcher.fetch(query, *values)]
 
     # Workers.
 
@@ -229,9 +239,9 @@ class World:
         """Whose a reward is."""
         return self.platforms[SOURCES[name]]
 
-    def request(self, name: str, kind: str, sku: str, quantity: int, email: str | None) -> InboundRequest:
+    def request(self, name: str, kind: str, quantity: int, email: str | None) -> InboundRequest:
         """The webhook that asks for a reward."""
-        body = json.dumps({"id": name, "kind": kind, "sku": sku, "quantity": quantity, "email": email}).encode()
+        body = json.dumps({"id": name, "kind": kind, "sku": SKU[name], "quantity": quantity, "email": email}).encode()
         return InboundRequest(body, {"x-secret": SECRET, "content-type": "application/json"})
 
     def take_routes(self, name: str) -> None:

@@ -29,7 +29,8 @@ WITH old AS (
     hold_reason = :hold_reason, held_from = CASE WHEN :to = 'on_hold' THEN COALESCE(o.held_from, old.state) END,
     outcome = COALESCE(:outcome, o.outcome), message = COALESCE(:message, o.message),
     route = COALESCE(:route, o.route), vendor = COALESCE(:vendor, o.vendor),
-    in_doubt = o.in_doubt AND NOT :sure, plan = COALESCE(CAST(:plan AS jsonb), o.plan), reward = COALESCE(CAST(:reward AS jsonb), o.reward)
+    plan = COALESCE(CAST(:plan AS jsonb), o.plan), reward = COALESCE(CAST(:reward AS jsonb), o.reward),
+    in_doubt = o.in_doubt AND NOT CAST(:sure AS boolean)
   FROM old WHERE o.id = old.id RETURNING o.id, old.state AS was
 )
 INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
