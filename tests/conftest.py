@@ -12,7 +12,9 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
@@ -24,6 +26,10 @@ from support.steered import Steered
 
 collect_ignore = [] if chromium() else ["web/test_browser.py"]
 TEMPLATE = "relay_template"
+UNHURRIED = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+hypothesis.settings.register_profile(
+    "long", max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=UNHURRIED
+)
 FAST = ("-c fsync=off", "-c synchronous_commit=off", "-c full_page_writes=off", "-c max_connections=200")
 
 

@@ -99,7 +99,7 @@ MAY_IMPORT_FOR_TYPES = {"web": "wiring", "intake": "tracing", "worker": "tracing
 ONLY_IN = {
     "sqlalchemy": "db",
     "sqlalchemy.exc": "db intake",
-    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk conditions db ops",
+    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk conditions db ops reconciling",
     "sqlalchemy.orm": "",
     "alembic": "db",
     "asyncpg": "db",

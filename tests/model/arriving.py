@@ -65,6 +65,8 @@ class Arriving(Base):
     def receive(self, name: str, kind: str, quantity: int, email: str | None) -> None:
         """A webhook: new, a repeat, or a repeat that differs."""
         request = self.world.request(name, kind, quantity, email)
+        if kind == "withdrawn":
+            self.world.books.withdrawn.add(name)
         before, known = self.wanted.get(name), self.known(name)
         try:
             receipt = self.run(self.world.relay.intake.receive(SOURCES[name], request))
@@ -74,8 +76,6 @@ class Arriving(Base):
         if kind == "informational" or not understood:
             assert (receipt.verdict, receipt.order_id) == (kind if understood else "quarantined", None)
             return
-        if kind == "withdrawn":
-            self.world.books.withdrawn.add(name)
         assert receipt.order_id is not None
         assert before in (None, receipt.order_id), "the reward has another order now"
         assert receipt.verdict in (("accepted",) if kind == "withdrawn" or not known else ("duplicate",))
@@ -106,8 +106,6 @@ class Arriving(Base):
             if found["order_id"]:
                 name = next(name for name in SOURCES if f'"{name}"'.encode() in row["body"])
                 self.wanted[name] = found["order_id"]
-                if b"withdrawn" in row["body"]:
-                    self.world.books.withdrawn.add(name)
 
     @precondition(lambda self: self.seen.orders)
     @rule(pick=PICK, how=st.sampled_from(["right", "wrong", "another's"]), times=st.integers(1, 2))

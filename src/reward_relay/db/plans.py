@@ -72,7 +72,10 @@ async def use(connection: AsyncConnection, token: str, actor: str) -> Row:
     if plan["expired"]:
         raise NotAllowed(f"this plan is older than {VALID_MIN} minutes; make a new one and look at it again")
     if (await connection.execute(USE, {"id": token})).first() is None:
-        raise NotAllowed("this plan has been carried out already; make a new one for what is left")
+        raise NotAllowed(
+            "this plan has been carried out already, or was broken off: look at what it did, and make a new one for "
+            "what is left"
+        )
     return plan
 
 

@@ -51,7 +51,7 @@ BY_VENDOR_ORDER = text(f"""
 SELECT {COLUMNS} FROM order_search s JOIN orders o ON o.id = s.order_id
 WHERE s.words @@ CAST(:query AS tsquery) AND o.vendor = :vendor AND o.vendor_order_id = ANY(CAST(:keys AS text[]))
 """)  # noqa: S608 - a constant of this module
-LOCKED = text(f"SELECT {COLUMNS} FROM orders o WHERE o.id = CAST(:id AS uuid) FOR UPDATE")  # noqa: S608
+LOCKED = text(f"SELECT {COLUMNS} FROM orders o WHERE o.id = CAST(:id AS uuid) FOR UPDATE SKIP LOCKED")  # noqa: S608
 
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(7272001)")
 DEAD = text("""
@@ -142,7 +142,7 @@ async def by_vendor_orders(connection: AsyncConnection, vendor: str, ids: Sequen
 
 
 async def locked(connection: AsyncConnection, order_id: str) -> Row | None:
-    """An order as it is, and stays until the transaction ends."""
+    """An order as it is, and stays until the transaction ends; None also where somebody else holds it so."""
     found = (await connection.execute(LOCKED, {"id": order_id})).mappings().first()
     return dict(found) if found else None
 

@@ -62,6 +62,7 @@ class Repairs(BaseModel):
     token: str
     done: int
     skipped: int
+    left: int = Field(0, description="Not seen to yet: it goes on, or was broken off. Reconcile again for these.")
     results: list[Repaired]
 
 
