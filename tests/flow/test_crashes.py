@@ -16,7 +16,7 @@ from reward_relay.jobs import Job, Result
 from reward_relay.sandbox.senders import sample
 from reward_relay.wiring import Relay
 from reward_relay.worker import Timing, Worker
-from support.relays import TALKABLE_KEY, client_of, relay_of, settings, until
+from support.relays import TALKABLE_KEY, client_of, ended, relay_of, settings, until, working
 
 ORDERS, WORKERS = 100, 6
 
@@ -133,6 +133,34 @@ async def test_a_vendor_that_takes_no_key_and_cannot_be_asked_is_left_to_a_perso
     assert max(Counter(vendor.made).values()) == 1
     assert held["items"]
     assert all("neither be asked nor take a key" in order["hold_reason"] for order in held["items"])
+
+
+async def test_a_person_who_has_looked_ends_the_doubt_by_a_release(database_url: str, tmp_path: Path) -> None:
+    async def lost(placement: Placement, key: str) -> VendorOrder:
+        raise Unknown("the connection broke")
+
+    vendor = Ledger(takes_key=False, can_find=False, chance=random.Random(1))
+    vendor._chance.random = lambda: 1.0  # type: ignore[method-assign]
+    works, vendor.place = vendor.place, lost  # type: ignore[method-assign]
+    async with relay_of(settings(tmp_path), database_url) as relay:
+        relay.parties.vendors["gcp"] = vendor  # type: ignore[index]
+        order_id = (await accept_many(relay, 1)).pop()
+        async with working(relay):
+            order = await ended(relay, order_id, "received")
+            await until(lambda: attempted(relay, order_id))
+            await relay.ops.retry(order_id, "alice", "")
+            await ended(relay, order_id, "on_hold")
+            plan = await relay.bulk.plan("release", {}, "alice")
+            assert (plan["count"], plan["refused"]) == (0, 1)
+            assert "look for it there, then release it by itself" in plan["wont"][0]["why"]
+            vendor.place = works  # type: ignore[method-assign]
+            await relay.ops.release(order_id, "alice", "it is not there")
+            await ended(relay, order_id)
+    assert vendor.made == [order["po_number"]]
+
+
+async def attempted(relay: Relay, order_id: str) -> bool:
+    return bool((await relay.ops.order(order_id))["attempts"])
 
 
 async def test_a_worker_that_lost_its_claim_writes_nothing(database_url: str, tmp_path: Path) -> None:

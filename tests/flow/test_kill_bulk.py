@@ -14,7 +14,7 @@ from sqlalchemy import text
 from reward_relay.contracts import InboundRequest
 from reward_relay.errors import NotAllowed
 from reward_relay.wiring import Relay
-from support.commands import PATIENCE_S, Start, commands, ready
+from support.commands import PATIENCE_S, Start, commands, free_port, ready
 from support.relays import CONFIGURATION, OPERATOR, relay_of, settings, until
 from support.steered import roster, unreachable
 
@@ -160,8 +160,9 @@ async def test_a_killed_request_has_done_what_its_plan_says(relay: Relay, databa
 
 async def request_killed(relay: Relay, start: Start, number: int) -> list[str]:
     """Ask the API to act on a plan, kill it meanwhile, and return what the plan says."""
-    serve = start("serve", "--port", "0")
-    address = await serve.address()
+    with free_port() as port:
+        address = f"http://127.0.0.1:{port}"
+    serve = start("serve", "--port", str(port))
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as client:
         await ready(client, address)

@@ -1,7 +1,7 @@
 """No order of events breaks a promise: a state machine over the real database and the real code.
 
-Short here, the same examples each time; long and at random with `make test ARGS="tests/model --hypothesis-profile=long"`,
-where `--hypothesis-seed=N` chooses others. It was seen to fail, within some ten examples, on copies of the code where
+Short here, the same examples each time; long and at random with
+`make test ARGS="tests/model --hypothesis-profile=long"`, where `--hypothesis-seed=N` chooses others. It was seen to fail, within some ten examples, on copies of the code where
 the record was not fenced, the claim set no doubt, the vendor was not asked before a repeat, an action wrote no event,
 or a hold kept its order due.
 """
