@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ async def test_a_killed_bulk_release_has_done_what_it_says(relay: Relay, databas
             return start("orders", "bulk", "release", "--yes", "--json", "--note", f"try {number}").process
 
         for number in range(KILLS):
-            await killed_while_it_acts(relay, lambda number=number: release(number), chance)
+            await killed_while_it_acts(relay, partial(release, number), chance)
         last = release(KILLS)
         assert await asyncio.to_thread(last.wait, PATIENCE_S) == 0
     broken_off = 0
@@ -120,7 +121,7 @@ async def test_a_killed_repair_has_done_what_it_says(relay: Relay, database_url:
             return start("reconcile", *asked).process
 
         for number in range(KILLS):
-            await killed_while_it_acts(relay, lambda number=number: repair(number), chance)
+            await killed_while_it_acts(relay, partial(repair, number), chance)
     broken_off = 0
     for plan in [plan for plan in await plans(relay) if plan["used_at"]]:
         results = plan["result"]["results"]

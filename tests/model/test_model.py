@@ -1,9 +1,8 @@
 """No order of events breaks a promise: a state machine over the real database and the real code.
 
 Short here, the same examples each time; long and at random with
-`make test ARGS="tests/model --hypothesis-profile=long"`, where `--hypothesis-seed=N` chooses others. It was seen to fail, within some ten examples, on copies of the code where
-the record was not fenced, the claim set no doubt, the vendor was not asked before a repeat, an action wrote no event,
-or a hold kept its order due.
+`make test ARGS="tests/model --hypothesis-profile=long"`, where `--hypothesis-seed=N` chooses others. On copies of the
+code it fails where the claim sets no doubt, the vendor is not asked before a repeat, or a hold keeps its order due.
 """
 
 import asyncio
