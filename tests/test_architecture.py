@@ -21,7 +21,8 @@ MAY_IMPORT = {
     # What things are.
     "states": "",
     "errors": "",
-    "contracts": "states errors",
+    "amounts": "",
+    "contracts": "amounts states errors",
     "capabilities": "contracts",
     "addresses": "",
     "fields": "addresses contracts",
@@ -29,13 +30,15 @@ MAY_IMPORT = {
     "bodies": "",
     "connections": "addresses lookups",
     "outbound": "addresses bodies connections contracts errors",
-    "settings": "contracts fields",
+    "settings": "amounts contracts fields",
     "cautions": "addresses settings",
+    "keys": "errors settings",
+    "guards": "amounts contracts settings",
     "jobs": "contracts states",
     "routing": "contracts inbound jobs settings states",
     "syntax": "",
-    "loading": "contracts errors near settings syntax",
-    "reloading": "errors loading settings",
+    "loading": "amounts contracts errors near settings syntax",
+    "reloading": "errors guards loading settings",
     "logs": "",
     "near": "",
     "lookups": "",
@@ -43,22 +46,26 @@ MAY_IMPORT = {
     "tracing": "jobs states",
     # What is done.
     "steps": "contracts errors jobs routing states",
-    "db": "contracts errors jobs routing states",
+    "db": "contracts errors guards jobs routing states",
     "shelter": "db errors metrics",
-    "intake": "contracts db errors jobs routing settings shelter states",
-    "worker": "db errors jobs metrics outbound states steps",
+    "intake": "contracts db errors guards inbound jobs routing settings shelter states",
+    "worker": "admission db errors jobs metrics outbound states steps",
+    "admission": "db guards jobs metrics states",
     "heartbeat": "db errors",
     "polling": "contracts db errors intake jobs",
-    "explaining": "contracts db errors intake routing settings states steps",
-    "actions": "contracts db errors intake jobs routing settings states",
+    "explaining": "contracts db errors guards intake routing settings states steps",
+    "releasing": "contracts db errors guards",
+    "actions": "contracts db errors guards intake jobs releasing routing settings states",
+    "placing": "db errors guards states",
     "timeline": "db",
     "ledger": "db errors states",
     "evidence": "contracts db errors ledger outbound states steps",
-    "ops": "actions contracts db errors explaining intake jobs reloading shelter states steps timeline",
-    "bulk": "actions db errors states",
-    "glance": "db ops states",
-    "diffing": "contracts db errors explaining intake routing steps",
-    "conditions": "db logs settings",
+    "ops": "actions contracts db errors explaining intake jobs placing reloading shelter states steps timeline",
+    "bulk": "actions db errors releasing states",
+    "glance": "db guards ops placing states",
+    "diffing": "contracts db errors explaining guards intake routing spending steps",
+    "conditions": "db guards logs settings",
+    "spending": "contracts guards",
     "alerting": "conditions contracts db errors outbound settings",
     "reconciling": "capabilities contracts db errors intake jobs outbound states steps",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
@@ -68,14 +75,16 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "bulk contracts db diffing errors metrics near ops reconciling settings shelter states web.console",
-    "web.console": "contracts diffing errors ops reconciling settings states web",
-    "wiring": "alerting bulk conditions contracts db diffing errors evidence explaining glance heartbeat intake jobs "
-    "loading ops outbound platforms polling reconciling reloading settings shelter steps tracing vendors worker",
+    "web": "bulk contracts db diffing errors keys metrics near ops reconciling settings shelter states web.console",
+    "web.console": "contracts diffing errors keys ops reconciling settings states web",
+    "wiring": "admission alerting bulk conditions contracts db diffing errors evidence explaining glance guards "
+    "heartbeat intake jobs loading ops outbound platforms polling reconciling reloading settings shelter steps "
+    "tracing vendors worker",
     "migrating": "db errors",
-    "processes": "cautions db errors loading logs metrics migrating reloading settings web wiring",
+    "processes": "cautions db errors keys loading logs metrics migrating reloading settings web wiring",
     "terminal": "errors",
-    "orders_cli": "db errors ops processes settings states terminal wiring",
+    "placing_cli": "db orders_cli placing terminal",
+    "orders_cli": "db errors keys ops processes settings states terminal wiring",
     "alerts_cli": "orders_cli terminal wiring",
     "config_cli": "cautions db errors processes terminal wiring",
     "deliveries_cli": "db errors ops orders_cli terminal",
@@ -84,8 +93,8 @@ MAY_IMPORT = {
     "tail_cli": "db ops orders_cli terminal",
     "spool_cli": "errors processes shelter terminal wiring",
     "reconcile_cli": "db errors orders_cli processes reconciling terminal wiring",
-    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli migrating orders_cli processes "
-    "reconcile_cli sandbox sandbox.demo settings spool_cli tail_cli terminal wiring",
+    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli migrating orders_cli placing_cli "
+    "processes reconcile_cli sandbox sandbox.demo settings spool_cli tail_cli terminal wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -93,13 +102,13 @@ MAY_IMPORT = {
 }
 """Module or package: what of ours it may import. A package's row is for all its modules that have no own row."""
 
-MAY_IMPORT_FOR_TYPES = {"web": "wiring", "intake": "tracing", "worker": "tracing"}
+MAY_IMPORT_FOR_TYPES = {"web": "wiring", "intake": "inbound tracing", "worker": "tracing"}
 """The same, under `if TYPE_CHECKING`."""
 
 ONLY_IN = {
     "sqlalchemy": "db",
     "sqlalchemy.exc": "db intake",
-    "sqlalchemy.ext.asyncio.AsyncConnection": "actions bulk conditions db ops reconciling",
+    "sqlalchemy.ext.asyncio.AsyncConnection": "actions admission bulk conditions db ops placing reconciling releasing",
     "sqlalchemy.orm": "",
     "alembic": "db",
     "asyncpg": "db",
@@ -119,10 +128,10 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli spool_cli "
-    "tail_cli terminal",
-    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli reconcile_cli sandbox.demo "
+    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli reconcile_cli "
     "spool_cli tail_cli terminal",
+    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli reconcile_cli "
+    "sandbox.demo spool_cli tail_cli terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

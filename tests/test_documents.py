@@ -95,6 +95,11 @@ def test_every_line_of_the_env_example_is_a_setting(tmp_path: Path, monkeypatch:
     environ = {key: value or "" for key, value in dotenv_values(stream=io.StringIO(lines), interpolate=False).items()}
     made_up = {
         "RELAY_CONFIG": "",
+        "RELAY_API_KEY": "",
+        "RELAY_SECOND_PERSON_ABOVE": "500",
+        "RELAY_CAPS__ORDER_VALUE": "100",
+        "RELAY_CAPS__DAY_VALUE": "1000",
+        "RELAY_CAPS__DAY_COUNT": "50",
         "RELAY_PUBLIC_URL": "https://relay.example.com",
         "RELAY_ALERTS__URL": "https://chat.example.com/hook",
         "RELAY_ALERTS__SECRET": f"whsec_{'A' * 43}=",

@@ -58,6 +58,7 @@ def upgrade() -> None:
     """A ledger that cannot be rewritten unseen."""
     _ledger()
     _parties()
+    _guards()
 
 
 def _ledger() -> None:
@@ -110,8 +111,47 @@ def _parties_down() -> None:
     op.create_index("orders_due", "orders", ["party", "due_at"], unique=False, postgresql_where=DUE)
 
 
+def _guards() -> None:
+    time = sa.DateTime(timezone=True)
+    op.add_column("orders", sa.Column("cap", sa.Text(), nullable=True, comment="the cap that holds it"))
+    op.add_column(
+        "orders", sa.Column("counted_on", sa.Date(), nullable=True, comment="UTC day whose caps this plan counts for")
+    )
+    op.add_column(
+        "orders",
+        sa.Column(
+            "asked",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="who asked for a release that needs a second person, and for which exactly",
+        ),
+    )
+    op.create_table(
+        "cap_usage",
+        sa.Column("scope", sa.Text(), nullable=False, comment="caps, sources.NAME.caps or routes.NAME.caps"),
+        sa.Column("day", sa.Date(), nullable=False, comment="in UTC"),
+        sa.Column("value", sa.Numeric(), server_default=sa.text("0"), nullable=False),
+        sa.Column("number", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("held", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="orders that it held"),
+        sa.PrimaryKeyConstraint("scope", "day", name=op.f("cap_usage_pkey")),
+    )
+    op.create_table(
+        "placing_switch",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("at", time, nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("placing_switch_pkey")),
+    )
+
+
 def downgrade() -> None:
     """Undo it."""
+    op.drop_table("placing_switch")
+    op.drop_table("cap_usage")
+    for name in ("asked", "counted_on", "cap"):
+        op.drop_column("orders", name)
     _parties_down()
     op.drop_column("calls", "exchanges")
     op.execute("GRANT UPDATE, DELETE, TRUNCATE ON order_events TO CURRENT_USER")

@@ -4,18 +4,21 @@ Single actions, the list of what is allowed now and bulk plans all ask here, so 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.contracts import Platform, RewardOrder, Withdrawn
-from reward_relay.db import parties, queries, steering
+from reward_relay.contracts import Plan, Platform, RewardOrder, Withdrawn
+from reward_relay.db import caps, parties, queries, steering
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
 from reward_relay.errors import NotAllowed, Unreadable
+from reward_relay.guards import Guards
 from reward_relay.intake import Intake
 from reward_relay.jobs import BLIND, source_party, vendor_party
+from reward_relay.releasing import Passing, Releases
 from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
 from reward_relay.states import Outcome, State, Step
@@ -31,6 +34,7 @@ class Way:
     """Where an action takes an order. `does` is the sentence for who asks first, and then for the order's event.
 
     `looked` marks a release by which a person says: I looked, and the vendor does not have it.
+    `passing`, of a release, is about this moment; two ways that differ in nothing else are the same.
     """
 
     does: str
@@ -41,6 +45,11 @@ class Way:
     vendor: str | None = None
     plan: str | None = None
     looked: bool = False
+    passing: Passing | None = field(default=None, compare=False)
+
+    def pinned(self) -> dict[str, Any]:
+        """All but what is about this moment."""
+        return {name: getattr(self, name) for name in Way.__slots__ if name != "passing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +60,27 @@ class Refused:
 
 
 class Actions:
-    """Knows the way of every action; `routes` is asked anew each time."""
+    """Knows the way of every action; `routes` and `guards` are asked anew each time."""
 
     def __init__(
-        self, intake: Intake, platforms: Mapping[str, Platform], routes: Callable[[], Sequence[Route]]
+        self,
+        intake: Intake,
+        platforms: Mapping[str, Platform],
+        routes: Callable[[], Sequence[Route]],
+        guards: Callable[[], Guards] = Guards,
     ) -> None:
+        self.releases = Releases(guards)
         self._intake = intake
         self._platforms = platforms
         self._routes = routes
 
-    async def forecast(self, connection: AsyncConnection, action: str, rows: Sequence[Row]) -> list[Way | Refused]:
-        """What the action would do to each of these orders as they are now, or why it is not allowed."""
+    async def forecast(
+        self, connection: AsyncConnection, action: str, rows: Sequence[Row], *, lock: bool = False
+    ) -> list[Way | Refused]:
+        """What the action would do to each of these orders as they are now, or why it is not allowed.
+
+        `lock` is for who then does it: what a release passes stays so until the transaction ends.
+        """
         found: list[Way | Refused] = []
         bodies = await self._bodies(connection, action, rows)
         for row in rows:
@@ -71,7 +90,22 @@ class Actions:
                 found.append(self._way_on(row, bodies.get(str(row["delivery_id"]))))
             else:
                 found.append(_way(action, row))
-        return found
+        return await self._with_passing(connection, rows, found, lock=lock) if action == "release" else found
+
+    async def _with_passing(
+        self, connection: AsyncConnection, rows: Sequence[Row], found: Sequence[Way | Refused], *, lock: bool
+    ) -> list[Way | Refused]:
+        """The ways with what each release passes. Only who releases what the cap has held passes the cap: another plan
+        than then is judged anew when it is to be placed."""
+        plans = [_plan_of(row, way) for row, way in zip(rows, found, strict=True)]
+        past = [_is_past_cap(row, way) for row, way in zip(rows, found, strict=True)]
+        judged = await self.releases.judge(connection, rows, plans, past, lock=lock)
+        return [
+            replace(way, passing=each, does=f"{way.does}, past the cap {row['cap']}, counted today" if by else way.does)
+            if isinstance(way, Way)
+            else way
+            for row, way, by, each in zip(rows, found, past, judged, strict=True)
+        ]
 
     async def check(self, connection: AsyncConnection, action: str, row: Row) -> Way:
         """The way of one order.
@@ -79,7 +113,7 @@ class Actions:
         Raises:
             NotAllowed: with the reason.
         """
-        (found,) = await self.forecast(connection, action, [row])
+        (found,) = await self.forecast(connection, action, [row], lock=True)
         if isinstance(found, Refused):
             raise NotAllowed(found.why)
         return found
@@ -87,15 +121,21 @@ class Actions:
     async def allowed(self, connection: AsyncConnection, row: Row, stopped: Mapping[str, str]) -> list[Row]:
         """Every action on an order: whether it is allowed now, and what it would do or why it is not.
 
-        `stopped` is what `obstacles` found.
+        `stopped` is what `obstacles` found. `asked_by` has asked for it, and another person's key does it.
         """
         told: list[Row] = []
-        for action in ACTIONS:
+        for action in (*ACTIONS, *(["withdraw"] if row["asked"] else [])):
             (way,) = await self.forecast(connection, action, [row])
             does, why = (None, way.why) if isinstance(way, Refused) else (way.does, None)
-            if isinstance(way, Way) and way.party and way.party in stopped:
-                does = f"{way.does}; it waits while {stopped[way.party].partition(': ')[0]}"
-            told.append({"action": action, "allowed": why is None, "does": does, "why_not": why})
+            passing = way.passing if isinstance(way, Way) else None
+            asked = self.releases.asked(row, passing)
+            if isinstance(way, Way) and (stop := stopped_by(way.step, way.party, stopped)):
+                does = f"{way.does}; it waits while {stop.partition(': ')[0]}"
+            if passing is not None and passing.second:
+                waits = f"waits for a second person; asked by {asked['by']}" if asked else "needs a second person"
+                does = f"{does}; {waits}, for {passing.second}"
+            by = asked["by"] if asked else None
+            told.append({"action": action, "allowed": why is None, "does": does, "why_not": why, "asked_by": by})
         return told
 
     async def _bodies(self, connection: AsyncConnection, action: str, rows: Sequence[Row]) -> dict[str, Row]:
@@ -153,6 +193,11 @@ class Actions:
         return stored.model_copy(update={"attributes": attributes})
 
 
+def stopped_by(step: str | None, party: str | None, stopped: Mapping[str, str]) -> str | None:
+    """Why a step waits although it is due, None where it does not; `stopped` is what `obstacles` found."""
+    return stopped.get(party or "") or (stopped.get(Step.PLACE) if step == Step.PLACE else None)
+
+
 async def obstacles(connection: AsyncConnection) -> dict[str, str]:
     """The parties that are not called as usual, and why: what is due for them waits."""
     found = {}
@@ -167,7 +212,9 @@ async def obstacles(connection: AsyncConnection) -> dict[str, str]:
 
 async def go(connection: AsyncConnection, action: str, row: Row, way: Way, actor: str, note: str) -> bool:
     """Retry or release an order in exactly this way; False where it is no longer as `row` says."""
-    reason = f"{because('retry' if action == 'retry' else 'released', note)}; {way.does}"
+    passing = way.passing if action == "release" else None
+    beyond = f"; {passing.told()}" if passing and passing.overs else ""
+    reason = f"{because('retry' if action == 'retry' else 'released', note)}; {way.does}{beyond}"
     if action == "retry":
         return await steering.soon(connection, str(row["id"]), actor, reason)
     change = Move(
@@ -180,8 +227,12 @@ async def go(connection: AsyncConnection, action: str, row: Row, way: Way, actor
         vendor=way.vendor,
         plan=way.plan,
         sure=way.looked,
+        counted=passing is not None and passing.counts is not None,
     )
-    return await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change)
+    moved = await steering.move(connection, str(row["id"]), (State.ON_HOLD,), change)
+    if moved and passing is not None and passing.counts:
+        await caps.add(connection, passing.counts, passing.value)
+    return moved
 
 
 def named(row: Row) -> str:
@@ -199,6 +250,20 @@ def changed(row: Row) -> NotAllowed:
     return NotAllowed(f"{named(row)} changed meanwhile; look again")
 
 
+def _is_past_cap(row: Row, way: Way | Refused) -> bool:
+    """Whether this way leads past the cap that holds the order, with the plan that it holds."""
+    plan = _plan_of(row, way)
+    return bool(row["cap"] and row["plan"]) and plan is not None and plan == Plan.model_validate(row["plan"])
+
+
+def _plan_of(row: Row, way: Way | Refused) -> Plan | None:
+    """What the vendor would get by this way, None where nothing would be placed."""
+    if isinstance(way, Refused) or way.step not in (Step.ENRICH, Step.PLACE):
+        return None
+    kept = Plan.model_validate(row["plan"]) if row["plan"] else None
+    return Plan.model_validate_json(way.plan) if way.plan else kept
+
+
 def _routes_again(row: Row) -> bool:
     """A held order that is not placed is routed again, but keeps its plan in doubt: the vendor may have just that."""
     return row["held_from"] == State.RECEIVED and not (row["in_doubt"] and row["plan"])
@@ -213,6 +278,8 @@ def _way(action: str, row: Row) -> Way:
     if action == "retry":
         does = f"{row['step']} at {row['party']} is due now, with all its attempts"
         return Way(does, row["state"], row["step"], row["party"])
+    if action == "withdraw":
+        return Way("takes back what was asked of a second person; it stays on hold", State.ON_HOLD)
     if action == "hold":
         when = "as soon as the present call has ended" if row["claimed"] else "now"
         return Way(f"stops {when}, until it is released", State.ON_HOLD)
@@ -224,11 +291,13 @@ def _way(action: str, row: Row) -> Way:
 
 def _obstacle(action: str, row: Row) -> str | None:
     """What stands against an action, None where nothing does (but for the routes of a release)."""
-    state, cannot = row["state"], f"cannot be {DONE[action]}"
+    state, cannot = row["state"], f"cannot be {DONE.get(action, action)}"
     if row["claimed"] and action != "hold":
         return f"{cannot}: {BUSY}"
     if row["interrupted"] and not row["claimed"]:
         return f"{cannot}: what was asked for during its last call is being done; try again in a few seconds"
+    if action == "withdraw":
+        return None if row["asked"] else "waits for no second person"
     if action == "retry":
         return None if row["step"] else f"{cannot}: {_stands(row)}"
     if action == "hold":

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,7 @@ from reward_relay.db import plans, queries
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, Unavailable
+from reward_relay.releasing import Passing
 from reward_relay.states import State
 
 MOST = 5_000
@@ -45,6 +46,7 @@ class Bulk:
         wanted = _wanted(action, filters)
         would: list[Row] = []
         wont: list[Row] = []
+        passed: list[Passing] = []
         async with self._database.transaction() as connection:
             last, cut = None, False
             while not cut and (rows := await queries.select_orders(connection, wanted, BATCH, last)):
@@ -53,13 +55,15 @@ class Bulk:
                 for row, way in zip(rows, await self._actions.forecast(connection, action, rows), strict=True):
                     if isinstance(way, Refused):
                         wont.append({**_named(row), "why": way.why})
-                    elif way.looked:
+                        continue
+                    if way.looked:
                         wont.append({**_named(row), "why": LOOK_FIRST.format(row["po_number"], row["vendor"])})
-                    else:
-                        would.append({**_named(row), "does": way.does, "way": asdict(way), "pin": _pin(row)})
+                        continue
+                    would.append({**_named(row), "does": way.does, "way": way.pinned(), "pin": _pin(row)})
+                    passed += [way.passing] if way.passing else []
             kept = {name: value for name, value in wanted.items() if name in FILTERS}
             kept |= {name: kept[name].isoformat() for name in queries.TIMES if name in kept}
-            content = {"filters": kept, "would": would, "wont": wont, "cut": cut}
+            content = {"filters": kept, "would": would, "wont": wont, "cut": cut, **worth(passed)}
             token = await plans.keep(connection, f"bulk {action}", actor, note, content)
             return _shown(await plans.find(connection, token))
 
@@ -75,6 +79,8 @@ class Bulk:
     async def act(self, token: str, actor: str, on_progress: Progress | None = None) -> Row:
         """Do what the plan says; an order that is no longer as it was is skipped, with the reason.
 
+        A plan that takes two persons is carried out by another than who made it.
+
         Raises:
             NotFound: there is no plan with this token.
             NotAllowed: it is somebody else's, has been used, or is too old.
@@ -85,7 +91,7 @@ class Bulk:
         try:
             async with self._database.transaction() as connection:
                 plan = await _find(connection, token)
-                await plans.use(connection, token, actor)
+                await self._use(connection, plan, token, actor)
                 would = plan["content"]["would"]
                 result = await self._batch(connection, plan, would[:BATCH], result)
             for start in range(BATCH, len(would) + BATCH, BATCH):
@@ -103,18 +109,30 @@ class Bulk:
             ) from error
         return result
 
+    async def _use(self, connection: AsyncConnection, plan: Row, token: str, actor: str) -> None:
+        """Take the plan for this actor; `by` then says who acts, and for whom."""
+        second = plan["content"].get("second_person")
+        if second and not plan["used_at"]:
+            self._actions.releases.agreed(plan["actor"], actor, second)
+        await plans.use(connection, token, plan["actor"] if second else actor)
+        asked = f"planned by {plan['actor']}" if second else ""
+        plan |= {"by": actor, "note": "; ".join(filter(None, (plan["note"], asked)))}
+
     async def _batch(self, connection: AsyncConnection, plan: Row, batch: Sequence[Row], before: Row) -> Row:
         """One transaction's part; returns the result so far, which it writes down too."""
         action = plan["action"].removeprefix("bulk ")
         done, skipped = list(before["done"]), list(before["skipped"])
         rows = await queries.take_orders(connection, [each["id"] for each in batch])
-        ways = await self._actions.forecast(connection, action, list(rows.values()))
+        ways = await self._actions.forecast(connection, action, list(rows.values()), lock=True)
         now = dict(zip(rows, ways, strict=True))
         for pinned in batch:
             row = rows.get(pinned["id"])
-            why = BUSY if row is None else _moved(pinned, row, now[pinned["id"]])
-            if row is not None and why is None:
-                if await go(connection, action, row, Way(**pinned["way"]), plan["actor"], plan["note"]):
+            way = now.get(pinned["id"])
+            why = BUSY if row is None or way is None else _moved(pinned, row, way)
+            if why is None and _needs_second(way) and not plan["content"].get("second_person"):
+                why = "takes a second person by now; make a new plan"
+            if row is not None and isinstance(way, Way) and why is None:
+                if await go(connection, action, row, way, plan["by"], plan["note"]):
                     done.append(_named(row) | {"does": pinned["does"]})
                     continue
                 why = "moved meanwhile"
@@ -166,9 +184,28 @@ def _moved(pinned: Row, row: Row, way: Way | Refused) -> str | None:
         return f"changed meanwhile: still {row['state']}{held}, but not as it was planned; look again"
     if isinstance(way, Refused):
         return f"the routes changed since the plan: {way.why}"
-    if asdict(way) != pinned["way"]:
+    if way.pinned() != pinned["way"]:
         return f"the routes changed since the plan: it {way.does} now; make a new plan"
     return None
+
+
+def _needs_second(way: Way | Refused | None) -> bool:
+    return isinstance(way, Way) and way.passing is not None and way.passing.second is not None
+
+
+def worth(passed: Sequence[Passing]) -> Row:
+    """What releases are worth together, how far they go beyond which caps, and why they take a second person."""
+    beyond: dict[str, Decimal] = {}
+    for over in (over for each in passed for over in each.overs):
+        single = over.cap.endswith("order_value")  # the others are counted one after the other
+        beyond[over.cap] = beyond.get(over.cap, Decimal()) + over.beyond if single else over.beyond
+    second = [each.second for each in passed if each.second]
+    more = f" (and {len(second) - 1} more)" if len(second) > 1 else ""
+    return {
+        "value": str(sum((each.value for each in passed), Decimal())),
+        "beyond": {cap: str(amount) for cap, amount in beyond.items()},
+        "second_person": f"an order: {second[0]}{more}" if second else None,
+    }
 
 
 def _shown(plan: Row) -> Row:
@@ -188,6 +225,9 @@ def _shown(plan: Row) -> Row:
         "count": len(would),
         "refused": len(content["wont"]),
         "cut": content["cut"],
+        "value": Decimal(content.get("value", "0")),
+        "beyond": {cap: Decimal(amount) for cap, amount in content.get("beyond", {}).items()},
+        "second_person": content.get("second_person"),
         "groups": [{"does": does, "count": count} for does, count in groups.most_common()],
         "would": would,
         "wont": content["wont"],

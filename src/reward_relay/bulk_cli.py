@@ -73,11 +73,29 @@ def release(
     _run("release", wanted, note, yes=yes, as_json=as_json)
 
 
+@bulk.command("act")
+def act_on(token: Annotated[str, typer.Argument(help="Of the plan.")], as_json: AsJson = False) -> None:
+    """Carry out a plan that somebody else has made, since it needs two persons; RELAY_API_KEY says who you are.
+
+    Example: `RELAY_API_KEY=… reward-relay orders bulk act 0f9d3c1e-52a1-4c55-9d0b-5b6b1c0d7e11`
+    """
+    plan = ask_relay(lambda relay: relay.bulk.find(token))
+    if not as_json:
+        _print_plan(plan)
+        if not typer.confirm(f"{plan['action']} {plan['count']} orders?"):
+            raise typer.Exit(1)
+    _act_on(plan, as_json=as_json)
+
+
 def _run(action: str, wanted: Row, note: str, *, yes: bool, as_json: bool) -> None:
     plan = ask_relay(lambda relay: relay.bulk.plan(action, wanted, actor(), note))
     if not as_json:
         _print_plan(plan)
         if not plan["count"]:
+            return
+        if plan["second_person"]:
+            told = f"another person must carry it out: reward-relay orders bulk act {plan['token']}"
+            out.print(f"[yellow]![/] {told}", soft_wrap=True, highlight=False)
             return
         if not yes and not typer.confirm(f"{action} {plan['count']} orders?"):
             out.print("nothing was done")
@@ -85,6 +103,10 @@ def _run(action: str, wanted: Row, note: str, *, yes: bool, as_json: bool) -> No
     elif not yes:
         print_json(plan)
         return
+    _act_on(plan, as_json=as_json)
+
+
+def _act_on(plan: Row, *, as_json: bool) -> None:
     try:
         result = ask_relay(lambda relay: _act(relay, plan, quiet=as_json))
     except KeyboardInterrupt:
@@ -106,12 +128,18 @@ async def _act(relay: Relay, plan: Row, *, quiet: bool) -> Row:
     with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as progress:
         task = progress.add_task(plan["action"], total=plan["count"])
         return await relay.bulk.act(
-            plan["token"], plan["actor"], lambda done, of: progress.update(task, completed=done, total=of)
+            plan["token"], actor(), lambda done, of: progress.update(task, completed=done, total=of)
         )
 
 
 def _print_plan(plan: Row) -> None:
     out.print(f"[bold]{plan['action']}[/]: {plan['count']} orders would go, {plan['refused']} would not")
+    if plan["value"]:
+        out.print(f"  worth {plan['value']:,.2f} together", highlight=False)
+    for cap, amount in plan["beyond"].items():
+        out.print(f"[yellow]![/] beyond {escape(cap)} by {amount:,.10g}", highlight=False, soft_wrap=True)
+    if plan["second_person"]:
+        out.print(f"[yellow]![/] needs two persons: {escape(plan['second_person'])}", highlight=False, soft_wrap=True)
     groups = Table("orders", "what would happen", box=None, header_style="bold")
     for each in plan["groups"][:SHOWN]:
         groups.add_row(str(each["count"]), escape(each["does"]))

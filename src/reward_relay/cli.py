@@ -21,6 +21,7 @@ from reward_relay import (
     ledger_cli,
     migrating,
     orders_cli,
+    placing_cli,
     processes,
     reconcile_cli,
     spool_cli,
@@ -44,6 +45,7 @@ app.add_typer(config_cli.config, name="config")
 app.add_typer(orders_cli.orders, name="orders")
 app.add_typer(deliveries_cli.deliveries, name="deliveries")
 app.add_typer(orders_cli.parties, name="parties")
+app.add_typer(placing_cli.placing, name="placing")
 app.add_typer(alerts_cli.alerts, name="alerts")
 app.add_typer(spool_cli.spool, name="spool")
 app.command("reconcile")(reconcile_cli.reconcile)

@@ -6,17 +6,19 @@ reason itself may quote a vendor; what a party or the configuration says of itse
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.db import alert_conditions as found_by
+from reward_relay.db import caps, placing
 from reward_relay.db.alert_conditions import MOST_COUNTED
 from reward_relay.db.alerts import Fresh, Turn
 from reward_relay.db.queries import Row
+from reward_relay.guards import ADVICE, NEARLY, TWO, Guards, Used, usage
 from reward_relay.logs import redact
 from reward_relay.settings import Alerts
 
@@ -53,6 +55,13 @@ KINDS = (
         "the recipient cannot be reached",
         "Complete the person at the platform, then release them",
     ),
+    Kind(
+        "cap",
+        (ADVICE,),
+        "a cap holds them",
+        "Find out whether the route's value and the number are right: then raise the cap and release, else refuse",
+    ),
+    Kind("two_persons", (TWO,), "taken by hand, for much money", "Two persons release them, or one refuses"),
     Kind(
         "refuses_us",
         ("Mend it, then resume",),
@@ -141,6 +150,8 @@ PAGES = {
     "paused": "/parties",
     "breaker_open": "/parties",
     "due": "/orders",
+    "cap": "/routes",
+    "placing": "/parties",
 }
 """Pages of the console by condition; the others have the overview."""
 
@@ -162,6 +173,7 @@ class Watched:
     alerts: Alerts
     parties: frozenset[str]
     quiet_after: Mapping[str, float]
+    guards: Callable[[], Guards] = Guards
 
 
 def page_of(key: str) -> str:
@@ -181,10 +193,16 @@ async def look(connection: AsyncConnection, watched: Watched, turn: Turn) -> lis
     sick = await found_by.sick_parties(connection)
     gone = await found_by.workers_gone(connection)
     late = await found_by.late(connection, alerts.due_after_s)
+    guards, switch = watched.guards(), await placing.present(connection)
+    stop = _stop(guards, switch)
+    scopes = [scope for scope in guards.all() if scope.caps.daily]
+    used = await caps.read(connection, [scope.name for scope in scopes])
     return [
+        *([_paused(stop, await placing.waiting(connection, MOST_COUNTED))] if stop else []),
+        *_caps([each for scope in scopes for each in usage(scope, used.get(scope.name, Used()))]),
         *([_no_worker(gone)] if gone and gone["waiting"] else []),
         *map(_sick, sick),
-        *(_late(row, _why_late(row["party"], sick, bool(gone), watched.parties)) for row in late),
+        *(_late(row, stop or _why_late(row["party"], sick, bool(gone), watched.parties)) for row in late),
         *map(_unclosed, await found_by.unclosed(connection, alerts.unclosed_after_s)),
         *map(_held, await found_by.held(connection, PHRASES)),
         *map(_quarantined, await found_by.quarantined(connection, turn.floor)),
@@ -192,6 +210,33 @@ async def look(connection: AsyncConnection, watched: Watched, turn: Turn) -> lis
         *map(_quiet, await found_by.quiet(connection, watched.quiet_after)),
         *map(_troubled, await found_by.troubled(connection)),
     ]
+
+
+def _stop(guards: Guards, switch: Row | None) -> str:
+    """Why nothing is placed, empty where placing is on."""
+    if guards.paused:
+        return "Placing is paused in the configuration: set placing to on there"
+    if switch and switch["paused"]:
+        why = f": {cleaned(switch['note'])}" if switch["note"] else ""
+        return f"Placing is paused by {switch['actor']}{why}. Resume it: reward-relay placing resume"
+    return ""
+
+
+def _paused(why: str, waiting: int) -> Condition:
+    text = f"No order is placed, {_count(waiting, 'order')} waiting; new ones are taken. {why}"
+    return Condition("placing/all", "critical", text)
+
+
+def _caps(found: Sequence[Mapping[str, Any]]) -> Iterator[Condition]:
+    """Caps that are nearly used, or that hold orders back."""
+    for each in found:
+        if each["held"] or each["part"] >= NEARLY:
+            held = f", {_count(each['held'], 'order')} held back" if each["held"] else ""
+            text = (
+                f"{each['cap']}: {each['used']:,.10g} of {each['limit']:,.10g} used today{held}. Look whether that is "
+                f"right: if it is, raise the cap"
+            )
+            yield Condition(f"cap/{each['cap']}", "critical" if each["held"] else "warning", text)
 
 
 def _held(row: Row) -> Condition:

@@ -53,6 +53,10 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
             _warn("there are no [api_keys]: the ops API stays closed under serve")
         if not settings.routes:
             _warn("there are no [[routes]]: every reward will be held")
+        if settings.routes and not list(relay.reloading.guards.all()):
+            _warn("there are no caps: nothing holds an order with a wrong value; [caps] order_value = … does")
+        if settings.second_person_above is not None and len(set(relay.reloading.guards.persons.values())) < 2:
+            _warn("second_person_above is set, and fewer than two persons have an operator's key: nobody can agree")
         if settings.alerts.url is None:
             _warn("[alerts] has no url: nobody is told what goes wrong")
 
@@ -114,6 +118,10 @@ def _show(found: Row, days: float) -> None:
         _warn(f"{found['purged']} could not be read again: their contents have been removed (retention_days)")
     for group in found["groups"]:
         _show_group(group)
+    for cap in found["caps"]:
+        over = f"; orders would have been held on {cap['days_over']} days" if cap["days_over"] else ""
+        most = f"most used on {cap['day']}: {cap['most']:,.10g} of {cap['limit']:,.10g}{over}"
+        out.print(f"\n[bold]{escape(cap['cap'])}[/] {most}", highlight=False, soft_wrap=True)
     held = found["on_hold"]
     out.print(
         f"\n[bold]On hold now:[/] {held['looked_at']}; a release would free {held['freed']} of them that it does not "

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
 
+from reward_relay.amounts import Caps
+from reward_relay.amounts import Money as Money
 from reward_relay.errors import Unreadable
 from reward_relay.states import Outcome
 
@@ -33,8 +35,6 @@ OptionalText = Annotated[str | None, BeforeValidator(clean_text)]
 """The same where it may be missing; an empty text counts as missing."""
 Quantity = Annotated[int, Field(ge=1, le=10_000)]
 """How many of one thing."""
-Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4, allow_inf_nan=False)]
-"""An amount in major units."""
 
 
 class Frozen(BaseModel):
@@ -287,6 +287,7 @@ class SourceSettings(PartySettings):
         default=[], description="Accepted webhook secrets, newest first; two of them rotate without a gap."
     )
     max_in_flight: int = Field(default=16, ge=1, le=1000, description="Calls to the platform at a time.")
+    caps: Caps = Field(default=Caps(), description="[sources.NAME.caps]: what holds its orders instead of sending.")
 
 
 class VendorSettings(PartySettings):

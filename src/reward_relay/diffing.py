@@ -21,8 +21,10 @@ from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.errors import TooLarge, Unavailable, UnknownSource
 from reward_relay.explaining import goods, held_because
+from reward_relay.guards import Guards, value_of
 from reward_relay.intake import Intake
 from reward_relay.routing import differences
+from reward_relay.spending import Spending
 from reward_relay.steps import Parties
 
 MAX_TEXT_BYTES = 256 << 10
@@ -62,6 +64,7 @@ class Side:
     parties: Parties
     unusual: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    guards: Guards = field(default_factory=Guards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Fate:
     @property
     def value(self) -> Decimal | None:
         """What the order is worth, None where there is none."""
-        return sum((line.value * line.quantity for line in self.plan.lines), Decimal()) if self.plan else None
+        return value_of(self.plan) if self.plan else None
 
     def __str__(self) -> str:
         if self.status == "ordered" and self.plan is not None:
@@ -186,6 +189,7 @@ class _Tally:
     old: Side
     new: Side
     deadline: float
+    spending: Spending
     looked_at: int = 0
     changed: int = 0
     purged: int = 0
@@ -213,7 +217,10 @@ class _Tally:
             before, after = fates_of(self.old, self.new, row["source"], bytes(row["body"]), row["content_type"])
             if self._is_repeat(row, after):
                 self.repeats += 1
-            elif kind := kind_of(before, after):
+                continue
+            if after.plan is not None:
+                self.spending.add(row["received_at"], row["source"], after.plan)
+            if kind := kind_of(before, after):
                 self.changed += 1
                 self.groups.setdefault((kind, before.route, after.route), _Group()).add(row, before, after)
 
@@ -283,7 +290,8 @@ class Diffing:
             self._busy = False
 
     async def _diff(self, content: bytes, days: float, limit: int, deadline: float) -> Row:
-        tally = _Tally(self._current(), await asyncio.to_thread(self._propose, content), deadline)
+        new = await asyncio.to_thread(self._propose, content)
+        tally = _Tally(self._current(), new, deadline, Spending(new.guards))
         since = datetime.now(UTC) - timedelta(days=days)
         more = await self._page(tally, since, limit)
         await self._held(tally)
@@ -300,6 +308,7 @@ class Diffing:
             "routes": list(tally.new.changed),
             "warnings": list(tally.new.unusual),
             "groups": _shown(tally),
+            "caps": tally.spending.shown(),
             "on_hold": {
                 "looked_at": tally.held,
                 "freed": tally.freed,

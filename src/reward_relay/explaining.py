@@ -18,6 +18,7 @@ from reward_relay.contracts import (
 )
 from reward_relay.db.deliveries import NewOrder
 from reward_relay.errors import Unreadable
+from reward_relay.guards import caps_troubles
 from reward_relay.intake import Intake, Understood
 from reward_relay.routing import completed, never_reached
 from reward_relay.settings import Route
@@ -115,7 +116,7 @@ def route_troubles(routes: Sequence[Route], parties: Parties) -> list[str]:
         except Unreadable as error:
             found.append(f'route "{route.name}": {error}')
         found += _quoted_truths(route)
-    return found + list(never_reached(routes, list(parties.platforms)))
+    return found + list(caps_troubles(routes)) + list(never_reached(routes, list(parties.platforms)))
 
 
 def _quoted_truths(route: Route) -> Iterator[str]:

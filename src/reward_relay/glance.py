@@ -7,7 +7,9 @@ from collections import Counter
 from reward_relay.db import overview
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
+from reward_relay.guards import NEARLY
 from reward_relay.ops import Ops
+from reward_relay.placing import words
 from reward_relay.states import Outcome
 
 HOUR, DAY = (300, 12), (3600, 24)
@@ -29,6 +31,7 @@ class Glance:
         found, (reasons, came, ended) = await asyncio.gather(self._ops.summary(), self._lately())
         found["needs"] = [
             *_of_the_house(found),
+            *_of_guards(found),
             *_of_parties(found),
             *_of_orders(found, reasons),
             *_of_deliveries(found),
@@ -86,6 +89,22 @@ def _of_the_house(found: Row) -> list[Row]:
     return needs
 
 
+def _of_guards(found: Row) -> list[Row]:
+    """Placing that is stopped, caps that are nearly used, orders that wait for a second person."""
+    needs = []
+    if found["placing"]["paused"]:
+        needs.append(_need("critical", f"{words(found['placing'])}; orders are taken, and wait", "parties"))
+    for each in found["caps"]:
+        if each["part"] >= NEARLY:
+            held = f", {_counted(each['held'], 'order')} held" if each["held"] else ""
+            text = f"{each['cap']}: {each['used']:,.10g} of {each['limit']:,.10g} used today{held}"
+            needs.append(_need("warning", text, "routes"))
+    if number := found["asked"]:
+        text = f"{_counted(number, 'order')} may wait for a second person to release"
+        needs.append(_need("warning", text, "orders", state="on_hold"))
+    return needs
+
+
 def _of_alerts(found: Row) -> list[Row]:
     """What takes time to notice; the other alerts are looked at anew above."""
     slow = {"quiet": "deliveries", "unclosed": "orders"}
@@ -125,7 +144,12 @@ def _of_orders(found: Row, reasons: list[Row]) -> list[Row]:
     if len(ranked) > MOST_NEEDS:
         needs.append(_need("warning", f"and {len(ranked) - MOST_NEEDS} more reasons", "orders", state="on_hold"))
     late = found["oldest_due"]
-    stopped = {each["party"] for each in found["parties"] if each["paused"] or each["breaker"] == "open"}
+    paused = found["placing"]["paused"]
+    stopped = {
+        each["party"]
+        for each in found["parties"]
+        if each["paused"] or each["breaker"] == "open" or (paused and each["party"].startswith("vendor:"))
+    }
     if late and late["late_s"] > LATE_S and late["party"] not in stopped:
         text = (
             f"order {late['po_number']} is due for {late['party']}, {late['late_s'] / 60:.0f} min late: is a worker up?"

@@ -114,3 +114,13 @@ def text_of(value: Any) -> str | None:
     if value is None or isinstance(value, bool | Mapping | list):
         return None
     return str(value)
+
+
+def kept_headers(request: InboundRequest) -> dict[str, str]:
+    """The headers worth keeping as evidence: never a token, a cookie or an authorization."""
+    names = ("content-type", "user-agent", "x-request-id", "idempotency-key")
+    return {
+        name: value.replace("\x00", "")[:500]
+        for name, value in request.headers.items()
+        if name in names or name.endswith("-signature")
+    }

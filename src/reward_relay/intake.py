@@ -22,6 +22,8 @@ from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.db.spool import Spooled
 from reward_relay.errors import Unauthenticated, UnknownSource, UnknownToken, Unreadable
+from reward_relay.guards import Guards, too_dear, too_much_for_one
+from reward_relay.inbound import kept_headers
 from reward_relay.jobs import source_party
 from reward_relay.routing import route_order, start_of
 from reward_relay.settings import Route
@@ -67,7 +69,7 @@ class Understood:
 
 
 class Intake:
-    """Takes deliveries for the configured sources. `routes` is asked anew for every order."""
+    """Takes deliveries for the configured sources. `routes` and `guards` are asked anew for every order."""
 
     def __init__(
         self,
@@ -76,9 +78,11 @@ class Intake:
         routes: Callable[[], list[Route]],
         tracing: "Tracing | None" = None,
         shelter: Shelter | None = None,
+        guards: Callable[[], Guards] = Guards,
     ) -> None:
         self._database = database
         self._shelter = shelter
+        self._guards = guards
         self._tracing = tracing
         self._platforms = platforms
         self._routes = routes
@@ -126,8 +130,11 @@ class Intake:
             self._tell(arrival, receipt, time.time_ns())
         return receipts
 
-    async def feed(self, source: str, bodies: Sequence[bytes]) -> list[Receipt]:
-        """Take what polling the platform brought, but for what the last poll brought already; receipts of the rest."""
+    async def feed(self, source: str, bodies: Sequence[bytes], *, by_hand: bool = False) -> list[Receipt]:
+        """Take what polling the platform brought, but for what the last poll brought already; receipts of the rest.
+
+        `by_hand`: a person had it taken, who may not be enough for what it is worth.
+        """
         self._platform(source)
         seen = self._polled.get(source, frozenset())
         receipts: list[Receipt] = []
@@ -135,6 +142,7 @@ class Intake:
         for start in range(0, len(fresh), POLLED_AT_ONCE):
             some = fresh[start : start + POLLED_AT_ONCE]
             arrivals = [self._arrival(source, new_id(), "poll", body, "application/json", {}) for body in some]
+            arrivals = [self._by_hand(each) for each in arrivals] if by_hand else arrivals
             receipts += await asyncio.gather(*(self._submit(each) for each in arrivals))
         self._polled[source] = frozenset(bodies)
         return receipts
@@ -144,7 +152,9 @@ class Intake:
     ) -> Receipt:
         """Take a stored delivery once more, after a fix; it keeps its id."""
         self._platform(source)
-        return await self._submit(self._arrival(source, delivery_id, "replay", body, content_type, headers))
+        return await self._submit(
+            self._by_hand(self._arrival(source, delivery_id, "replay", body, content_type, headers))
+        )
 
     async def hint(self, vendor: str, token: str) -> None:
         """Take a vendor's callback: its order is looked at soon. No state changes, for it may be forged or early.
@@ -233,12 +243,24 @@ class Intake:
             withdrawn=meaning.withdrawn,
         )
 
+    def _by_hand(self, arrival: Arrival) -> Arrival:
+        """What one person may not send alone enters on hold."""
+        order = arrival.order
+        if order is None or order.plan is None or order.state is not State.RECEIVED:
+            return arrival
+        reason = too_much_for_one(self._guards(), order.plan)
+        if reason is None:
+            return arrival
+        held = replace(order, state=State.ON_HOLD, event=f"held: {reason}", step=None, party=None, hold_reason=reason)
+        return replace(arrival, order=held)
+
     def new_order(self, source: str, reward: RewardOrder) -> NewOrder:
         """The order as it enters the table: due for its first step, or held with a reason."""
         order_id = new_id()
         routed = route_order(reward, self._routes())
         plan, start = routed.plan, start_of(source, routed, self._platform(source).enriches)
-        hold = start.hold_reason
+        over = too_dear(self._guards(), source, plan) if plan and not start.hold_reason else None
+        hold = over.reason if over else start.hold_reason
         return NewOrder(
             id=order_id,
             po_number=po_number(order_id),
@@ -246,9 +268,10 @@ class Intake:
             reward=reward,
             state=State.ON_HOLD if hold else State.RECEIVED,
             event=f"held: {hold}" if hold else f"accepted; route {routed.route!r}",
-            step=start.step,
-            party=start.party,
+            step=None if over else start.step,
+            party=None if over else start.party,
             hold_reason=hold,
+            cap=over.cap if over else None,
             plan=plan,
             route=routed.route,
             vendor=plan.vendor if plan else None,
@@ -373,13 +396,3 @@ def _unstorable(arrival: Arrival, error: DBAPIError) -> Arrival:
         headers={},
         content_type=arrival.content_type.replace("\x00", ""),
     )
-
-
-def kept_headers(request: InboundRequest) -> dict[str, str]:
-    """The headers worth keeping as evidence: never a token, a cookie or an authorization."""
-    names = ("content-type", "user-agent", "x-request-id", "idempotency-key")
-    return {
-        name: value.replace("\x00", "")[:500]
-        for name, value in request.headers.items()
-        if name in names or name.endswith("-signature")
-    }

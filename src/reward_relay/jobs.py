@@ -42,7 +42,7 @@ class Job:
     have arrived.
 
     `claim` fences the record: only the holder of the order's present claim may write. `trial` marks calls to a party
-    that has been in trouble.
+    that has been in trouble. `counted`: caps have let it pass before.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Job:
     in_doubt: bool
     claim: str
     trial: Trial | None = None
+    counted: bool = False
 
     @property
     def probe(self) -> bool:
@@ -99,3 +100,4 @@ class Result:
     pause: str | None = None
     exchanges: Sequence[Mapping[str, Any]] = ()
     retry_after_s: float | None = None
+    cap: str | None = None

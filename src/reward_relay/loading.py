@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from dotenv import dotenv_values
 from pydantic import BaseModel, Field, ValidationError, create_model
 
+from reward_relay.amounts import Caps
 from reward_relay.contracts import SourceSettings, VendorSettings, listed
 from reward_relay.errors import ConfigurationError
 from reward_relay.near import did_you_mean
@@ -26,6 +27,8 @@ from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
 from reward_relay.syntax import BadSyntax, read_toml
 
 PREFIX = "RELAY_"
+NO_SETTINGS = ("RELAY_CONFIG", "RELAY_API_KEY")
+"""Where the settings are, and the key of the person at the command line."""
 MIN_API_KEY = 16
 MIN_SECRET = 8
 LEAST_SIGNING_BYTES, MOST_SIGNING_BYTES = 24, 64
@@ -70,6 +73,11 @@ class Configuration:
     path: Path | None
     environ: Mapping[str, str] = field(repr=False)
     model: type[Settings]
+
+    @property
+    def own_key(self) -> str | None:
+        """The key of the person at the command line, None where none is given."""
+        return self.environ.get("RELAY_API_KEY") or None
 
     def read(self) -> bytes:
         """What is in the file just now; nothing where the environment is all there is.
@@ -171,7 +179,7 @@ def _overlay(raw: Raw, env: Mapping[str, str]) -> tuple[dict[str, str], list[Pro
     origin: dict[str, str] = {}
     problems: list[Problem] = []
     for variable in sorted(env, key=_numbered):
-        if not variable.startswith(PREFIX) or variable == "RELAY_CONFIG":
+        if not variable.startswith(PREFIX) or variable in NO_SETTINGS:
             continue
         keys = variable.removeprefix(PREFIX).lower().split("__")
         if keys[0] not in Settings.model_fields:
@@ -224,7 +232,7 @@ def _sentence(error: Any, types: Sequence[type[BaseModel]], unseen: Collection[s
         del place[2]
     key, kind, given = ".".join(place), error["type"], error.get("input")
     if kind == "extra_forbidden":
-        models: list[type[BaseModel]] = [Settings, Route, ApiKey, Product, Alerts, *types]
+        models: list[type[BaseModel]] = [Settings, Route, ApiKey, Product, Alerts, Caps, *types]
         known = {name for each in models for name in each.model_fields}
         return key, "no such setting" + did_you_mean(place[-1], known)
     if kind == "missing":

@@ -85,10 +85,20 @@ class _Summary(Collector):
         yield from self._parties({party["party"]: party for party in self._summary["parties"]})
         trouble = self._summary["trouble"]
         yield _gauge("relay_deliveries_in_trouble", "Quarantined and rejected ones.", "verdict", trouble)
+        yield from self._guards()
         alive = dict.fromkeys(("api", "worker"), 0)
         for process in self._summary["processes"]:
             alive[process["kind"]] += process["alive"]
         yield _gauge("relay_processes", "Processes seen within a minute.", "kind", alive)
+
+    def _guards(self) -> Iterator[Metric]:
+        caps, paused = self._summary["caps"], self._summary["placing"]["paused"]
+        yield GaugeMetricFamily("relay_placing_paused", "1: no order is placed.", value=float(paused))
+        yield _gauge("relay_cap_limit", "Caps on a day.", "cap", {each["cap"]: each["limit"] for each in caps})
+        used = {each["cap"]: each["used"] for each in caps}
+        yield _gauge("relay_cap_used", "What is used of them today (UTC).", "cap", used)
+        asked = float(self._summary["asked"])
+        yield GaugeMetricFamily("relay_orders_asked", "Held orders that a second person was asked for.", value=asked)
 
     def _parties(self, parties: dict[str, Any]) -> Iterator[Metric]:
         waiting = {name: party["waiting"] for name, party in parties.items()}

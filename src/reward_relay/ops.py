@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay import explaining
-from reward_relay.actions import Actions, because, changed, go, named, obstacles
+from reward_relay.actions import Actions, because, changed, go, named, obstacles, stopped_by
 from reward_relay.db import alerts, overview, parties, processes, queries, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
@@ -20,6 +20,7 @@ from reward_relay.db.steering import Move
 from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
+from reward_relay.placing import Placing
 from reward_relay.reloading import Reloading
 from reward_relay.shelter import Shelter
 from reward_relay.states import Outcome, State
@@ -41,7 +42,8 @@ class Ops:
         self._intake = intake
         self._adapters = adapters
         self._reloading = reloading
-        self.actions = Actions(intake, adapters.platforms, lambda: reloading.routes)
+        self.actions = Actions(intake, adapters.platforms, lambda: reloading.routes, lambda: reloading.guards)
+        self.placing = Placing(database, lambda: reloading.guards)
 
     async def orders(self, filters: Mapping[str, Any], limit: int = 50, cursor: str | None = None) -> Row:
         """A page of orders, newest first, and the cursor of the next page.
@@ -70,24 +72,39 @@ class Ops:
             events, calls = await queries.history(connection, row["id"])
             arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MAX_PAGE)
             told = timeline(str(row["delivery_id"]), events, calls, arrived)
-            stopped = await obstacles(connection)
+            stopped = await obstacles(connection) | await self.placing.obstacle(connection)
             allowed = await self.actions.allowed(connection, row, stopped)
+        waits_for = stopped_by(row["step"], row["party"], stopped)
         past = {"events": events, "calls": calls, "timeline": told}
-        return {**shown_order(row), **past, "actions": allowed, "waits_for": stopped.get(row["party"] or "")}
+        return {**shown_order(row), **past, "actions": allowed, "waits_for": waits_for}
 
     async def retry(self, key: str, actor: str, note: str) -> Row:
         """Make the next step due now, with all its attempts."""
         return await self._act("retry", key, actor, note)
 
     async def release(self, key: str, actor: str, note: str) -> Row:
-        """Let a held order go on from where it was; one that is not placed yet is routed again."""
+        """Let a held order go on from where it was; one that is not placed yet is routed again.
+
+        Where that takes two persons, the first only asks: the order comes back as it was, with `asked`.
+        """
         return await self._act("release", key, actor, note)
+
+    async def withdraw(self, key: str, actor: str, note: str) -> Row:
+        """Take back what was asked of a second person."""
+        async with self._database.transaction() as connection:
+            row = await self._find(connection, key)
+            await self.actions.check(connection, "withdraw", row)
+            reason = because(f"takes back what {row['asked']['by']} asked of a second person", note)
+            if not await steering.withdraw(connection, str(row["id"]), actor, reason):
+                raise changed(row)
+        return await self.order(str(row["id"]))
 
     async def _act(self, action: str, key: str, actor: str, note: str) -> Row:
         async with self._database.transaction() as connection:
             row = await self._find(connection, key)
             way = await self.actions.check(connection, action, row)
-            if not await go(connection, action, row, way, actor, note):
+            agreed = await self.actions.releases.agree(connection, row, way.passing, actor, note)
+            if agreed is not None and not await go(connection, action, row, way, actor, agreed):
                 raise changed(row)
         return await self.order(str(row["id"]))
 
@@ -156,7 +173,11 @@ class Ops:
                 row = await self._find(connection, order_id)
                 try:
                     way = await self.actions.check(connection, "release", row)
-                    if not await go(connection, "release", row, way, actor, note or f"{party} resumed"):
+                    said = note or f"{party} resumed"
+                    agreed = await self.actions.releases.agree(connection, row, way.passing, actor, said)
+                    if agreed is None:
+                        raise NotAllowed(f"{named(row)} needs a second person; {actor} has asked, another releases it")
+                    if not await go(connection, "release", row, way, actor, agreed):
                         raise changed(row)
                     released.append(order_id)
                 except NotAllowed as error:
@@ -237,6 +258,8 @@ class Ops:
             sick = {row["party"]: row for row in await parties.all_parties(connection)}
             found["alerts"] = await alerts.present(connection)
             found["processes"] = await processes.all_processes(connection)
+            found["placing"] = await self.placing.seen(connection)
+            found["caps"] = await self.placing.caps(connection)
         waiting = found.pop("waiting")
         names = self._parties()
         names += [name for name in sorted({*waiting, *sick}) if name not in names and not name.startswith("poll:")]
@@ -287,6 +310,7 @@ def shown_order(row: Row) -> Row:
         "items": reward.get("items"),
         "occurred_at": reward.get("occurred_at"),
         "next_step": row["step"],
+        "asked": {name: row["asked"][name] for name in ("by", "note", "at")} if row["asked"] else None,
     }
 
 

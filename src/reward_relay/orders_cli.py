@@ -16,12 +16,13 @@ from rich.table import Table
 from reward_relay import processes
 from reward_relay.db.queries import Row
 from reward_relay.errors import ConfigurationError
+from reward_relay.keys import actor_of, may_act
 from reward_relay.ops import MAX_PAGE, Ops
 from reward_relay.settings import Settings
 from reward_relay.states import Outcome
 from reward_relay.terminal import AsJson, clock, listing, out, print_json, readable_errors
 from reward_relay.terminal import state as coloured
-from reward_relay.wiring import Relay, build, load_settings
+from reward_relay.wiring import Relay, build, configured, load_settings
 
 orders = typer.Typer(help="Find and steer orders.", no_args_is_help=True)
 parties = typer.Typer(help="Platforms and vendors.", no_args_is_help=True)
@@ -85,8 +86,17 @@ def chosen(
 
 
 def actor() -> str:
-    """Who acts, for the order's events."""
-    return f"cli:{getpass.getuser()}"
+    """Who acts, for the order's events: the name of the key in RELAY_API_KEY, else the user of this machine.
+
+    Raises:
+        Unauthenticated, Forbidden: the key is none of ours, or a viewer's.
+    """
+    source = configured()
+    if source.own_key is None:
+        return f"cli:{getpass.getuser()}"
+    name, entry = actor_of(source.load().api_keys, source.own_key)
+    may_act(name, entry.role)
+    return name
 
 
 @orders.command("list")
@@ -215,6 +225,9 @@ def _acted(found: Row, as_json: bool) -> None:
         outcome = f" ({found['outcome']})" if found["outcome"] else ""
         is_now = f"{found['po_number']} is {coloured(found['state'])}{outcome}{reason}{following}"
         out.print(f"[green]✓[/] {is_now}", soft_wrap=True, highlight=False)
+        if found["asked"]:
+            by = found["asked"]["by"]
+            out.print(f"[yellow]![/] {by} has asked; another person's key must release it too", highlight=False)
         if found["waits_for"]:
             out.print(f"[yellow]![/] it waits: {escape(found['waits_for'])}", soft_wrap=True, highlight=False)
 
@@ -241,9 +254,20 @@ def hold(key: Key, note: Note = "", as_json: AsJson = False) -> None:
 def release(key: Key, note: Note = "", as_json: AsJson = False) -> None:
     """Let a held order go on; one that is not placed yet is routed again.
 
+    Where it needs two persons (`second_person_above`), RELAY_API_KEY says who you are: one asks, another does it.
+
     Example: `reward-relay orders release RR-0123456789ABCDEF --note "route added"`
     """
     _acted(ask(lambda ops: ops.release(key, actor(), note)), as_json)
+
+
+@orders.command()
+def withdraw(key: Key, note: Note = "", as_json: AsJson = False) -> None:
+    """Take back what was asked of a second person.
+
+    Example: `reward-relay orders withdraw RR-0123456789ABCDEF --note "value is wrong after all"`
+    """
+    _acted(ask(lambda ops: ops.withdraw(key, actor(), note)), as_json)
 
 
 @orders.command()

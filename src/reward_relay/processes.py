@@ -29,12 +29,12 @@ from reward_relay.db import migrate
 from reward_relay.db.embedded import Embedded
 from reward_relay.db.engine import Database
 from reward_relay.errors import ConfigurationError, DatabaseUnavailable, TablesOutdated
+from reward_relay.keys import NONE_CONFIGURED
 from reward_relay.loading import child_environment
 from reward_relay.migrating import migrated
 from reward_relay.reloading import Reloading
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
-from reward_relay.web.auth import NONE_CONFIGURED
 from reward_relay.wiring import build, configured, tracing_of
 
 log = structlog.get_logger()

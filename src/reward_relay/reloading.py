@@ -1,7 +1,8 @@
-"""The routes in use, and the file that they come from: looked at again and again, taken only after a check.
+"""The routes and guards in use, and the file that they come from: looked at again and again, taken after a check.
 
-Only routes change while a process runs. Whatever else has changed in the file is named, and waits for a restart. What
-cannot be taken (mistakes, a file that vanished) leaves the routes of before in use and stands in `trouble`.
+Only routes and guards (caps, `placing`, `second_person_above`) change while a process runs. Whatever else has changed
+in the file is named, and waits for a restart. What cannot be taken (mistakes, a file that vanished) leaves those of
+before in use and stands in `trouble`.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import structlog
 from pydantic import SecretStr
 
 from reward_relay.errors import ConfigurationError
+from reward_relay.guards import Guards, guards_of
 from reward_relay.loading import Configuration
 from reward_relay.settings import Route, Settings
 
@@ -26,6 +28,7 @@ LOOK_EVERY_S = 2.0
 MOST_TROUBLES = 20
 SHORT_DIGEST = 12
 PARTIES = ("sources.", "vendors.")
+GUARDS = ("caps", "placing", "second_person_above")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class _State:
     """All that changes at once when a file is taken."""
 
     routes: list[Route]
+    guards: Guards
     digest: str
     loaded_at: datetime
     trouble: str | None = None
@@ -67,8 +71,9 @@ class Reloading:
         self._signature: tuple[int, ...] | None = None
         self._judged: bytes | str | None = None
         self._pending: bytes | str | None = None
-        routes = settings.routes
-        self._state = _State(routes, digest_of(routes), datetime.now(UTC), warnings=tuple(warn(routes)))
+        routes, guards = settings.routes, guards_of(settings)
+        digest = digest_of(routes, guards)
+        self._state = _State(routes, guards, digest, datetime.now(UTC), warnings=tuple(warn(routes)))
         self.look(at_once=True)
 
     @property
@@ -77,8 +82,13 @@ class Reloading:
         return self._state.routes
 
     @property
+    def guards(self) -> Guards:
+        """The guards in use. Whose keys there are stays as it was at the start."""
+        return self._state.guards
+
+    @property
     def digest(self) -> str:
-        """Of the routes in use: processes with the same routes have the same."""
+        """Of the routes and guards in use: processes with the same have the same."""
         return self._state.digest
 
     @property
@@ -180,19 +190,21 @@ class Reloading:
 
     def _take(self, settings: Settings) -> None:
         before, routes = self._state, settings.routes
+        guards = replace(guards_of(settings), persons=before.guards.persons)
         self._started = self._started or settings  # not `_running`: --host and --port are not the file's
         needed = tuple(dict.fromkeys(_differing(self._started, settings)))
         if needed != before.restart_needed and needed:
             log.warning("restart_needed", keys=list(needed))
         state = replace(before, trouble=None, restart_needed=needed)
-        if routes != before.routes:
+        if (routes, guards) != (before.routes, before.guards):
             state = replace(
                 state,
                 routes=routes,
-                digest=digest_of(routes),
+                guards=guards,
+                digest=digest_of(routes, guards),
                 loaded_at=datetime.now(UTC),
                 warnings=tuple(self._warn(routes)),
-                changed=tuple(changes(before.routes, routes)),
+                changed=(*changes(before.routes, routes), *guard_changes(before.guards, guards)),
             )
             log.info("routes_loaded", before=before.digest, digest=state.digest, changed=list(state.changed))
         elif before.trouble:
@@ -200,9 +212,10 @@ class Reloading:
         self._state = state
 
 
-def digest_of(routes: Sequence[Route]) -> str:
-    """A short name of these routes in this order."""
+def digest_of(routes: Sequence[Route], guards: Guards | None = None) -> str:
+    """A short name of these routes in this order, and of these guards."""
     text = json.dumps([route.model_dump(mode="json") for route in routes], sort_keys=True)
+    text += guards.digest_part if guards else ""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:SHORT_DIGEST]
 
 
@@ -219,6 +232,18 @@ def changes(before: Sequence[Route], after: Sequence[Route]) -> Iterator[str]:
             yield f'route "{name}" has another {", ".join(keys)}'
     if [name for name in old if name in new] != [name for name in new if name in old]:
         yield "the routes stand in another order"
+
+
+def guard_changes(before: Guards, after: Guards) -> Iterator[str]:
+    """What differs between two sets of guards but for the caps of routes, a sentence each."""
+    if before.paused != after.paused:
+        yield f"placing is {'paused' if after.paused else 'on'} in the configuration"
+    if before.second_person_above != after.second_person_above:
+        yield "second_person_above is another"
+    old, new = ({each.name: each.caps for each in guards.all()} for guards in (before, after))
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name) and not name.startswith("routes."):
+            yield f"[{name}] is another"
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
@@ -242,8 +267,16 @@ def _refuse_unknown_vendors(routes: Sequence[Route], running: Settings) -> None:
 
 
 def _differing(started: Settings, now: Settings, *, secrets: bool = True) -> Iterator[str]:
-    """The dotted keys, but for the routes, that this process does not have as the file has them. Never values."""
-    yield from _keys("", started.model_dump(exclude={"routes"}), now.model_dump(exclude={"routes"}), secrets)
+    """The dotted keys that wait for a restart: this process does not have them as the file has. Never values."""
+    yield from _keys("", _lasting(started), _lasting(now), secrets)
+
+
+def _lasting(settings: Settings) -> dict[str, Any]:
+    """What stays as it was at the start."""
+    found = settings.model_dump(exclude={"routes", *GUARDS})
+    for source in found["sources"].values():
+        source.pop("caps", None)
+    return found
 
 
 def _keys(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any], secrets: bool) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from reward_relay.amounts import Caps
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
 from reward_relay.fields import HostList, HttpUrl, SecretUrl
 
@@ -30,6 +31,7 @@ class ApiKey(Strict):
 
     role: Literal["viewer", "operator"] = Field("viewer", description="viewer reads, operator also acts.")
     key: SecretStr = Field(description="The key itself, at least 16 characters.")
+    person: str | None = Field(None, description="Whose it is, where one person has several keys; default: its name.")
 
 
 class Product(Strict):
@@ -64,6 +66,7 @@ class Route(Strict):
     value: Money | None = Field(None, description="Default face value; omitted = the item's own.")
     when: dict[str, Condition] = Field({}, description="Dotted path = one value or a list; all must hold.")
     products: dict[str, Product] = Field({}, description="By the platform's SKU; goes before the defaults.")
+    caps: Caps = Field(default=Caps(), description="[routes.caps]: what holds its orders instead of sending.")
 
 
 class Alerts(Strict):
@@ -116,6 +119,13 @@ class Settings(Strict):
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets each order's trace; needs the extra otel."
     )
     reconcile_days: int = Field(30, ge=1, le=365, description="Days back that the daily reconciliation looks.")
+    placing: Literal["on", "paused"] = Field(
+        "on", description="paused = accept everything, place nothing; goes before the switch at run time."
+    )
+    second_person_above: Money | None = Field(
+        None, description="A release of an order worth more, or so far beyond a cap, needs two persons' keys."
+    )
+    caps: Caps = Field(default=Caps(), description="[caps]: what holds orders of all sources and routes together.")
     alerts: Alerts = Field(default_factory=lambda: Alerts(), description="[alerts]: whom to tell what goes wrong.")
     api_keys: dict[str, ApiKey] = Field({}, description="[api_keys.NAME]: who may use the ops API and console.")
     sources: dict[str, SourceSettings] = Field({}, description="[sources.NAME]: the platforms that post to us.")

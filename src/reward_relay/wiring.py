@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_relay import steps
+from reward_relay.admission import Admission
 from reward_relay.alerting import Alerting
 from reward_relay.bulk import Bulk
 from reward_relay.conditions import Watched
@@ -20,6 +21,7 @@ from reward_relay.errors import ConfigurationError
 from reward_relay.evidence import Evidence
 from reward_relay.explaining import route_troubles
 from reward_relay.glance import Glance
+from reward_relay.guards import guards_of
 from reward_relay.heartbeat import Heartbeat, Kind
 from reward_relay.intake import Intake
 from reward_relay.jobs import Job, Result, source_party, vendor_party
@@ -30,7 +32,7 @@ from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
 from reward_relay.reconciling.comparing import AT_ONCE, Limits
 from reward_relay.reconciling.service import Reconciliation
-from reward_relay.reloading import Reloading, changes
+from reward_relay.reloading import Reloading, changes, guard_changes
 from reward_relay.settings import Settings
 from reward_relay.shelter import Shelter
 from reward_relay.steps import Parties
@@ -125,7 +127,8 @@ class Relay:
             breaker_failures=self.settings.breaker_failures,
             breaker_open_s=self.settings.breaker_open_s,
         )
-        return Worker(self.database, shares, step, timing, self.tracing, whole=slots)
+        admission = Admission(lambda: self.reloading.guards)
+        return Worker(self.database, shares, step, timing, self.tracing, whole=slots, admission=admission)
 
     def poller(self) -> Poller:
         """Asks the platforms that are configured so for open rewards, and keeps the house."""
@@ -138,7 +141,7 @@ class Relay:
         alerts, sources = self.settings.alerts, self.settings.sources
         parties = [*map(source_party, sources), *map(vendor_party, self.settings.vendors)]
         quiet_after = {name: alerts.quiet_after.get(name, alerts.quiet_after_s) for name in sources}
-        watched = Watched(alerts, frozenset(parties), quiet_after)
+        watched = Watched(alerts, frozenset(parties), quiet_after, lambda: self.reloading.guards)
         return Alerting(self.database, self.outbound, watched, self.settings.public_url)
 
     def heartbeat(self, kind: Kind) -> Heartbeat:
@@ -181,7 +184,7 @@ def build(
     source = source or replace(configured(Path(), {}), path=None)
     reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
     shelter = Shelter(database, spool_of(settings, database))
-    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing, shelter)
+    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing, shelter, lambda: reloading.guards)
     ops = Ops(database, intake, parties, reloading, shelter)
     return Relay(
         settings=settings,
@@ -234,22 +237,20 @@ def _diffing(
     """Comparing with other configurations. Their adapters read payloads, and have no way out of this process."""
 
     def current() -> Side:
-        routes = reloading.routes
-        return Side(Intake(database, parties.platforms, lambda: routes), parties)
+        routes, guards = reloading.routes, reloading.guards
+        intake = Intake(database, parties.platforms, lambda: routes, guards=lambda: guards)
+        return Side(intake, parties, guards=guards)
 
     def propose(content: bytes) -> Side:
         settings = reloading.proposed(content)
         nowhere = Outbound(private_hosts=frozenset(settings.private_hosts), transport=_no_network)
-        others, routes = _parties(settings, nowhere), settings.routes
+        others, routes, guards = _parties(settings, nowhere), settings.routes, guards_of(settings)
         same = {name: each for name, each in parties.platforms.items() if settings.sources.get(name) == running[name]}
         others = replace(others, platforms={**others.platforms, **same})
         unusual = (*reloading.restart_before(settings), *route_troubles(routes, others))
-        return Side(
-            Intake(database, others.platforms, lambda: routes),
-            others,
-            unusual,
-            tuple(changes(reloading.routes, routes)),
-        )
+        differing = (*changes(reloading.routes, routes), *guard_changes(reloading.guards, guards))
+        intake = Intake(database, others.platforms, lambda: routes, guards=lambda: guards)
+        return Side(intake, others, unusual, differing, guards)
 
     return Diffing(database, current, propose)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from reward_relay import metrics
+from reward_relay.admission import Admission
 from reward_relay.db import orders, parties, steering
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
@@ -83,8 +84,10 @@ class Worker:
         tracing: "Tracing | None" = None,
         *,
         whole: Mapping[str, int] | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._database = database
+        self._admission = admission or Admission()
         self._tracing = tracing
         self._step = step
         self._timing = timing or Timing()
@@ -125,8 +128,8 @@ class Worker:
         if not free:
             return LOOK_EVERY_S
         try:
-            jobs, claimed_at = await self._claim(free)
-            counts = Counter(job.party for job in jobs)
+            claimed, jobs, claimed_at = await self._claim(free)
+            counts = Counter(job.party for job in claimed)
             for party, wanted in free.items():
                 self._loads[party].full = counts[party] >= wanted
             for job in jobs:
@@ -134,7 +137,7 @@ class Worker:
                 task = asyncio.create_task(self._work(job, claimed_at))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-            if jobs:
+            if claimed:
                 return 0.0
             return await self._idle(list(free))
         except DatabaseUnavailable as error:
@@ -143,8 +146,10 @@ class Worker:
             log.exception("turn_failed")
         return LOOK_EVERY_S
 
-    async def _claim(self, free: Mapping[str, int]) -> tuple[list[Job], float]:
-        """Where more is due than there are slots, chance decides: oldest or newest first, and which step.
+    async def _claim(self, free: Mapping[str, int]) -> tuple[list[Job], list[Job], float]:
+        """What was claimed, what of it is to be worked on (caps hold the others), and since when.
+
+        Where more is due than there are slots, chance decides: oldest or newest first, and which step.
 
         So a new order does not wait behind a backlog, nor its oldest for ever behind new ones, nor placings behind
         checks or the other way round. Counted turns could fall into step with other parties' claims.
@@ -152,8 +157,11 @@ class Worker:
         claimed_at, lease_s = time.monotonic(), self._timing.lease_s
         newest = any(self._loads[party].full for party in free) and random.random() < 0.5
         swapped = random.random() < 0.5
+        how = {"newest": newest, "swapped": swapped, "paused": self._admission.paused}
         async with self._database.transaction() as connection:
-            return await orders.claim(connection, free, lease_s, newest=newest, swapped=swapped), claimed_at
+            claimed = await orders.claim(connection, free, lease_s, **how)
+            jobs = await self._admission.admit(connection, claimed)
+        return claimed, jobs, claimed_at
 
     async def _idle(self, free: list[str]) -> float:
         """Seconds until the next look: a second, or less where an order is due before."""

@@ -206,7 +206,7 @@ class World:
 
     async def claim_too_late(self, worker: Worker) -> None:
         """A claim whose process then stood still for nearly its whole lease."""
-        jobs, claimed_at = await worker._claim(SLOTS)
+        _, jobs, claimed_at = await worker._claim(SLOTS)
         for job in jobs:
             worker._loads[job.party].busy += 1
             await worker._work(job, claimed_at - TIMING.lease_s)

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from reward_relay.amounts import Caps
 from reward_relay.loading import MIN_SECRET, PREFIX
 from reward_relay.platforms import PLATFORMS
 from reward_relay.settings import Alerts, ApiKey, Product, Route, Settings
 from reward_relay.vendors import VENDORS
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("api_keys", "alerts", "sources", "vendors", "routes")
+TABLES = ("api_keys", "alerts", "caps", "sources", "vendors", "routes")
 NAMES = {"giftcard_partners": "gcp"}
 """Names that the examples use where they differ from the adapter's own."""
 WORDS: dict[Any, str] = {
@@ -31,6 +32,7 @@ WORDS: dict[Any, str] = {
     float: "number",
     Path: "folder",
 }
+CAPS = "what holds orders instead of sending them: of all sources and routes, of one source, of one route."
 DEFAULTS = {
     "data_dir": "for root `/var/lib/reward-relay`, else the user's own data folder",
     "spool_dir": "`spool` in `data_dir`",
@@ -46,11 +48,12 @@ Made from the code by `tests/support/settings_reference.py`; a test fails where 
 - Every key has an environment variable, which goes before the file: `RELAY_` and the key in capitals, levels joined by
   `__`. `sources.roster.api_token` is `RELAY_SOURCES__ROSTER__API_TOKEN`; the first route's vendor is
   `RELAY_ROUTES__0__VENDOR`.
+- `RELAY_API_KEY` is no setting: it says at the command line who you are, by a key of `[api_keys]`.
 - A variable holds a list or a table as JSON; secrets, host names, sources and words may also be `one,two`.
 - `.env` in the working folder is read as well; the process's own variables go before it.
 - A name (of a source, a vendor, a key) is lower-case letters, digits and single underscores.
-- `reward-relay config check` lists every mistake. A change of `[[routes]]` is taken while the relay runs; after any
-  other, restart it.
+- `reward-relay config check` lists every mistake. A change of `[[routes]]`, of caps, `placing` and
+  `second_person_above` is taken while the relay runs; after any other, restart it.
 - Times are in seconds where a key ends in `_s`. Secrets have no defaults and are never shown.
 """
 
@@ -67,6 +70,8 @@ ENV_HEAD = """\
 
 # The configuration file; without it relay.toml in the working folder, where there is one.
 # RELAY_CONFIG=
+# The key of the person at the command line, one of [api_keys]: its name then stands in the events.
+# RELAY_API_KEY=
 """
 
 
@@ -81,7 +86,8 @@ class Section:
 
     def fields(self) -> Iterator[tuple[str, FieldInfo]]:
         """The fields that are values of their own, the adapter's choice first."""
-        found = [each for each in self.model.model_fields.items() if self.path or each[0] not in TABLES]
+        hidden = ("caps",) if self.path else TABLES
+        found = [each for each in self.model.model_fields.items() if each[0] not in hidden]
         yield from sorted(found, key=lambda each: each[0] not in ("platform", "kind"))
 
 
@@ -92,6 +98,7 @@ def sections() -> list[Section]:
         Section("Everywhere", "", Settings, "at the top of the file, before the first table."),
         Section("`[api_keys.NAME]`", "api_keys.alice", ApiKey, described["api_keys"]),
         Section("`[alerts]`", "alerts", Alerts, described["alerts"]),
+        Section("`[caps]`, `[sources.NAME.caps]`, `[routes.caps]`", "caps", Caps, CAPS),
     ]
     found += [
         Section(f'`[sources.NAME]` with `platform = "{name}"`', f"sources.{name}", each.settings, described["sources"])

@@ -36,6 +36,7 @@ class NewOrder:
     plan: Plan | None = None
     route: str | None = None
     vendor: str | None = None
+    cap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,17 @@ class Receipt:
 
 INSERT_ORDERS = text("""
 INSERT INTO orders (id, po_number, callback_token, source, external_id, delivery_id, state, step, party, due_at,
-  hold_reason, held_from, outcome, message, reward, route, vendor, plan, created_at, updated_at)
+  hold_reason, held_from, outcome, message, reward, route, vendor, plan, cap, created_at, updated_at)
 SELECT id, po, token, source, external_id, delivery, state, step, party, CASE WHEN step IS NOT NULL THEN now() END,
   hold, CASE WHEN hold IS NOT NULL THEN 'received' END, outcome, message, CAST(reward AS jsonb), route, vendor,
-  CAST(plan AS jsonb), now(), now()
+  CAST(plan AS jsonb), cap, now(), now()
 FROM unnest(CAST(:id AS uuid[]), CAST(:po AS text[]), CAST(:token AS text[]), CAST(:source AS text[]),
   CAST(:external_id AS text[]), CAST(:delivery AS uuid[]), CAST(:state AS text[]), CAST(:step AS text[]),
   CAST(:party AS text[]), CAST(:hold AS text[]), CAST(:outcome AS text[]), CAST(:message AS text[]),
-  CAST(:reward AS text[]), CAST(:route AS text[]), CAST(:vendor AS text[]), CAST(:plan AS text[]))
+  CAST(:reward AS text[]), CAST(:route AS text[]), CAST(:vendor AS text[]), CAST(:plan AS text[]),
+  CAST(:cap AS text[]))
   AS n(id, po, token, source, external_id, delivery, state, step, party, hold, outcome, message, reward, route,
-       vendor, plan)
+       vendor, plan, cap)
 ON CONFLICT (source, external_id) DO NOTHING
 RETURNING id
 """)
@@ -192,6 +194,7 @@ def _columns(arrivals: list[Arrival]) -> dict[str, list[Any]]:
         "route": [order.route for order in orders],
         "vendor": [order.vendor for order in orders],
         "plan": [order.plan.model_dump_json() if order.plan else None for order in orders],
+        "cap": [order.cap for order in orders],
     }
 
 

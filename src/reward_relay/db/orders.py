@@ -23,6 +23,9 @@ CLAIM = """
 WITH wanted AS (
   SELECT * FROM unnest(CAST(:parties AS text[]), CAST(:steps AS text[]), CAST(:lanes AS int[]), CAST(:slots AS int[]))
     AS w(party, step, lane, slots)
+), switch AS (
+  SELECT CAST(:paused AS boolean) OR COALESCE((SELECT paused FROM placing_switch ORDER BY id DESC LIMIT 1), false)
+    AS paused
 ), trial AS (
   SELECT party, CASE breaker WHEN 'open' THEN 'probe' ELSE 'ramp' END AS kind, GREATEST(permits, 1) AS slots
   FROM party_health
@@ -31,7 +34,8 @@ WITH wanted AS (
   FOR UPDATE SKIP LOCKED
 ), allowed AS (
   SELECT w.party, w.step, w.lane, t.kind AS trial,
-    CASE WHEN t.party IS NOT NULL THEN LEAST(w.slots, t.slots)
+    CASE WHEN w.step = 'place' AND (SELECT paused FROM switch) THEN 0
+         WHEN t.party IS NOT NULL THEN LEAST(w.slots, t.slots)
          WHEN h.party IS NULL OR (h.breaker = 'closed' AND h.permits IS NULL AND NOT h.paused) THEN w.slots
          ELSE 0 END AS slots
   FROM wanted w LEFT JOIN party_health h USING (party) LEFT JOIN trial t USING (party)
@@ -58,7 +62,7 @@ WITH wanted AS (
 )
 SELECT id, po_number, source, state, step, party, CAST(reward AS text) AS reward, CAST(plan AS text) AS plan,
   callback_token, vendor_order_id, vendor_status, outcome, message, attempts, polls, p.was_in_doubt, p.trial,
-  CAST(interrupt AS text) AS interrupt
+  counted_on IS NOT NULL AS counted, CAST(interrupt AS text) AS interrupt
 FROM claimed JOIN picked p USING (id)
 """
 CLAIM_OLDEST = text(CLAIM.format(direction="", turn="due_at"))
@@ -69,6 +73,8 @@ A party has two kinds of steps: the first `lane` goes before the second where no
 vain is free again with the commit. A party whose breaker is open gets a probe when its time has come, one that comes
 back as many calls as it has permits (`db.parties`); another claim that has its row just now is not waited for.
 
+While placing is paused, nothing that is to be placed is due: its lane has no slots.
+
 `= ANY(ARRAY(…))`, since a join makes PostgreSQL read the whole table where much is due: it takes an unknown LIMIT for a
 tenth of it.
 """
@@ -78,14 +84,15 @@ WITH r AS (
   SELECT * FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS x(
     id uuid, claim uuid, was text, state text, step text, party text, wait_s float8, reason text, attempts int,
     polls int, in_doubt boolean, outcome text, message text, hold_reason text, vendor_order_id text,
-    vendor_status text, reward jsonb, last_error text, verdict text, status int, answer text, exchanges jsonb)
+    vendor_status text, reward jsonb, last_error text, verdict text, status int, answer text, exchanges jsonb,
+    cap text)
 ), done AS (
   UPDATE orders o SET state = r.state, step = r.step, party = r.party,
     due_at = CASE WHEN r.step IS NULL THEN NULL WHEN o.hinted THEN now()
                   ELSE now() + make_interval(secs => r.wait_s) END,
     attempts = r.attempts, polls = r.polls, in_doubt = r.in_doubt, claim = NULL, claim_until = NULL, hinted = false,
     outcome = COALESCE(r.outcome, o.outcome), message = COALESCE(r.message, o.message), hold_reason = r.hold_reason,
-    held_from = CASE WHEN r.state = 'on_hold' THEN r.was END, reward = COALESCE(r.reward, o.reward),
+    cap = r.cap, held_from = CASE WHEN r.state = 'on_hold' THEN r.was END, reward = COALESCE(r.reward, o.reward),
     vendor_order_id = COALESCE(r.vendor_order_id, o.vendor_order_id),
     vendor_status = COALESCE(r.vendor_status, o.vendor_status), last_error = r.last_error, updated_at = now()
   FROM r WHERE o.id = r.id AND o.state = r.was AND o.claim = r.claim
@@ -111,6 +118,7 @@ async def claim(
     *,
     newest: bool = False,
     swapped: bool = False,
+    paused: bool = False,
 ) -> list[Job]:
     """Claim due orders for `lease_s` seconds, of each party no more than its free slots.
 
@@ -131,7 +139,7 @@ async def claim(
         "slots": [slots[party] for party, _, _ in lanes],
     }
     statement = CLAIM_NEWEST if newest else CLAIM_OLDEST
-    rows = await connection.execute(statement, {**values, "lease_s": lease_s, "claim": mine})
+    rows = await connection.execute(statement, {**values, "lease_s": lease_s, "claim": mine, "paused": paused})
     jobs: list[Job] = []
     for row in rows.all():
         if row.interrupt:
@@ -172,6 +180,7 @@ def _job(row: Row[Any], mine: str) -> Job:
         in_doubt=row.was_in_doubt,
         claim=mine,
         trial=Trial(row.trial) if row.trial else None,
+        counted=row.counted,
     )
 
 
@@ -215,6 +224,7 @@ def _row(job: Job, result: Result) -> dict[str, Any]:
         "status": result.status,
         "answer": clean_text(result.answer),
         "exchanges": result.exchanges or None,
+        "cap": result.cap,
     }
 
 

@@ -32,6 +32,7 @@ ORDER BY o.due_at LIMIT 1
 TROUBLE = text("""
 SELECT verdict, count(*) AS number FROM deliveries WHERE verdict IN ('quarantined', 'rejected') GROUP BY verdict
 """)
+ASKED = text("SELECT count(*) FROM orders WHERE state = 'on_hold' AND asked IS NOT NULL")
 RECEIVED = text("""
 SELECT floor(EXTRACT(epoch FROM now() - created_at) / :width_s)::int AS ago, count(*) AS number FROM orders
 WHERE id >= CAST(:first AS uuid) AND created_at > now() - make_interval(secs => :width_s * :buckets) GROUP BY ago
@@ -57,7 +58,9 @@ async def summary(connection: AsyncConnection) -> Row:
         waiting[row.party]["claimed"] = row.claimed
     oldest = (await connection.execute(OLDEST, parties)).mappings().first()
     trouble = {row.verdict: row.number for row in await connection.execute(TROUBLE)}
-    return {"states": states, "oldest_due": dict(oldest) if oldest else None, "waiting": waiting, "trouble": trouble}
+    asked = (await connection.execute(ASKED)).scalar_one()
+    late = dict(oldest) if oldest else None
+    return {"states": states, "oldest_due": late, "waiting": waiting, "trouble": trouble, "asked": asked}
 
 
 async def flow(connection: AsyncConnection, width_s: int, buckets: int) -> tuple[Counter[int], dict[str, Counter[int]]]:

@@ -5,7 +5,7 @@ holds just now is not taken from it: the wish is noted on the row (`interrupt`) 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,11 @@ WITH old AS (
   UPDATE orders o SET state = :to, step = CAST(:step AS text), party = :party,
     due_at = CASE WHEN CAST(:step AS text) IS NOT NULL THEN now() END,
     claim = NULL, claim_until = NULL, attempts = 0, polls = 0, interrupt = NULL, updated_at = now(),
-    hold_reason = :hold_reason, held_from = CASE WHEN :to = 'on_hold' THEN COALESCE(o.held_from, old.state) END,
+    hold_reason = :hold_reason, cap = NULL, asked = NULL, counted_on = CASE
+      WHEN :counted THEN (now() AT TIME ZONE 'UTC')::date
+      WHEN CAST(:plan AS jsonb) IS DISTINCT FROM o.plan AND CAST(:plan AS jsonb) IS NOT NULL THEN NULL
+      ELSE o.counted_on END,
+    held_from = CASE WHEN :to = 'on_hold' THEN COALESCE(o.held_from, old.state) END,
     outcome = COALESCE(:outcome, o.outcome), message = COALESCE(:message, o.message),
     route = COALESCE(:route, o.route), vendor = COALESCE(:vendor, o.vendor),
     plan = COALESCE(CAST(:plan AS jsonb), o.plan), reward = COALESCE(CAST(:reward AS jsonb), o.reward),
@@ -54,7 +58,14 @@ SELECT id, now(), state, state, :actor, :reason FROM locked
 LET_GO = text("""
 UPDATE orders SET interrupt = NULL, claim = NULL, claim_until = NULL WHERE id = CAST(:id AS uuid)
 """)
-REASON = text("UPDATE orders SET hold_reason = :reason WHERE id = CAST(:id AS uuid) AND state = 'on_hold'")
+REASON = text("""
+UPDATE orders SET hold_reason = :reason, cap = NULL, asked = NULL WHERE id = CAST(:id AS uuid) AND state = 'on_hold'
+""")
+ASK = text("""
+UPDATE orders SET asked = CAST(:asked AS jsonb) || jsonb_build_object('at', now())
+WHERE id = CAST(:id AS uuid) AND state = 'on_hold' RETURNING id
+""")
+WITHDRAW = text("UPDATE orders SET asked = NULL WHERE id = CAST(:id AS uuid) AND asked IS NOT NULL RETURNING id")
 PRESENT = text("""
 SELECT id, po_number, state, step, held_from, in_doubt, source, vendor, vendor_order_id, outcome,
   claim IS NOT NULL AND claim_until >= now() AS claimed
@@ -67,6 +78,7 @@ class Move:
     """A change of state. `None` leaves what is there; `hold_reason` is needed for, and only for, `on_hold`.
 
     `sure` ends the doubt: whoever makes the change knows that the vendor does not have the order.
+    `counted`: caps are counted with this change. Another plan than before is to be counted anew.
     """
 
     to: State
@@ -82,6 +94,7 @@ class Move:
     plan: str | None = None
     reward: str | None = None
     sure: bool = False
+    counted: bool = False
 
 
 async def move(connection: AsyncConnection, order_id: str, states: Sequence[State], change: Move) -> bool:
@@ -115,6 +128,22 @@ async def soon(connection: AsyncConnection, order_id: str, actor: str, reason: s
         return False
     await note(connection, order_id, actor, reason)
     await notify(connection)
+    return True
+
+
+async def ask(connection: AsyncConnection, order_id: str, asked: Mapping[str, str], reason: str) -> bool:
+    """Note that a held order waits for a second person: `asked` says by whom (`by`) and for what (`pin`, `note`)."""
+    if (await connection.execute(ASK, {"id": order_id, "asked": json.dumps(dict(asked))})).first() is None:
+        return False
+    await note(connection, order_id, asked["by"], reason)
+    return True
+
+
+async def withdraw(connection: AsyncConnection, order_id: str, actor: str, reason: str) -> bool:
+    """Take back what was asked of a second person; False where nothing was."""
+    if (await connection.execute(WITHDRAW, {"id": order_id})).first() is None:
+        return False
+    await note(connection, order_id, actor, reason)
     return True
 
 

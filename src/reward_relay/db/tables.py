@@ -11,12 +11,14 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -106,6 +108,9 @@ orders = Table(
     Column("last_error", Text),
     _time("created_at", nullable=False),
     _time("updated_at", nullable=False),
+    Column("cap", Text, comment="the cap that holds it"),
+    Column("counted_on", Date, comment="UTC day whose caps this plan counts for"),
+    Column("asked", JSONB, comment="who asked for a release that needs a second person, and for which exactly"),
     UniqueConstraint("source", "external_id"),
     UniqueConstraint("po_number"),
     CheckConstraint(f"state IN ({_quoted(State)})", name="state"),
@@ -231,4 +236,24 @@ alert_looks = Table(
     Column("busy_until", DateTime(timezone=True), comment="a look, and the sending after it, is under way"),
     Column("told_to", DateTime(timezone=True), comment="of what was quarantined before, nothing is untold"),
     Column("worker_at", DateTime(timezone=True), comment="when a worker was last seen alive"),
+)
+
+cap_usage = Table(
+    "cap_usage",
+    metadata,
+    Column("scope", Text, primary_key=True, comment="caps, sources.NAME.caps or routes.NAME.caps"),
+    Column("day", Date, primary_key=True, comment="in UTC"),
+    Column("value", Numeric, nullable=False, server_default=text("0")),
+    Column("number", Integer, nullable=False, server_default=text("0")),
+    Column("held", Integer, nullable=False, server_default=text("0"), comment="orders that it held"),
+)
+
+placing_switch = Table(
+    "placing_switch",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _time("at", nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False),
 )

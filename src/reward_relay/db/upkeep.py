@@ -3,6 +3,7 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from reward_relay.db import caps
 from reward_relay.jobs import source_party
 
 REJECTED_KEPT = 1000
@@ -67,4 +68,5 @@ async def purge(connection: AsyncConnection, retention_days: int, batch: int = 1
     changed = len((await connection.execute(PURGE_ORDERS, values)).all())
     changed += (await connection.execute(PURGE_DELIVERIES, values)).rowcount
     await connection.execute(PRUNE_REJECTED, {"kept": REJECTED_KEPT})
+    await caps.forget(connection)
     return changed

@@ -106,7 +106,7 @@ class Repairs:
             return set(), f"the open list was not read: {str(error) or 'no answer'}"
         bodies = self._by_id(source, listed[0] if listed else [])
         ids = {each["external_id"] for each in wanted} & bodies.keys()
-        receipts = await self._intake.feed(source, [bodies[external_id] for external_id in sorted(ids)])
+        receipts = await self._intake.feed(source, [bodies[external_id] for external_id in sorted(ids)], by_hand=True)
         return {receipt.order_id for receipt in receipts if receipt.verdict == "accepted"}, ids
 
     async def _taken(

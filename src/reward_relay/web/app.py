@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from reward_relay import __version__
 from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, TooLarge, Unavailable
-from reward_relay.web import bulk_api, console, health, ops_api, reconcile_api, webhooks
+from reward_relay.web import bulk_api, console, health, ops_api, placing_api, reconcile_api, webhooks
 from reward_relay.web.documented import Limit
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ TAGS = {
     "deliveries": "What arrived, verbatim, and what became of it.",
     "routes": "What would become of a payload.",
     "parties": "Platforms and vendors: what waits for whom, and who is not called.",
+    "placing": "The switch that stops placing orders, and nothing else.",
     "reconcile": "Our orders against the vendors' and the platforms': a report, and a repair that is a plan first.",
     "webhooks": "What platforms and vendors post. They prove who they are each in their own way, not with an API key.",
     "health": "For load balancers and Prometheus; open to whoever can reach the port.",
@@ -49,8 +50,8 @@ def create_app(relay: "Relay") -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.relay = relay
-    own = (webhooks.router, *ops_api.routers, bulk_api.router, reconcile_api.router, health.router, console.router)
-    for router in own:
+    skins = (bulk_api.router, placing_api.router, reconcile_api.router, health.router, console.router)
+    for router in (webhooks.router, *ops_api.routers, *skins):
         app.include_router(router)
     app.add_middleware(Limit)
     app.add_exception_handler(RequestError, _request_error)

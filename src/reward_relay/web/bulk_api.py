@@ -29,7 +29,10 @@ async def plan_bulk(request: Request, actor: Operator, body: BulkAsk) -> Any:
 
 @router.post("/bulk/act", response_model=BulkResult, responses=errors(401, 403, 404, 409, 413, 422, 503))
 async def act_bulk(request: Request, actor: Operator, body: BulkAct) -> Any:
-    """Do what the plan says. What is no longer as it was is skipped, with the reason; what came later is left alone."""
+    """Do what the plan says. What is no longer as it was is skipped, with the reason; what came later is left alone.
+
+    A plan with `second_person` is carried out by another person's key than the one that made it.
+    """
     return await _bulk(request).act(body.token, actor)
 
 

@@ -9,6 +9,7 @@ from reward_relay.diffing import ANSWER_WITHIN_S, Diffing
 from reward_relay.errors import ConfigurationError, Invalid
 from reward_relay.ops import Ops
 from reward_relay.web.auth import Operator, Viewer
+from reward_relay.web.diff_schemas import RoutesDiff
 from reward_relay.web.documented import errors, only_documented
 from reward_relay.web.requests import Closing, DeliveryQuery, Diff, Explain, Note, OrderQuery, Refusal
 from reward_relay.web.schemas import (
@@ -22,7 +23,6 @@ from reward_relay.web.schemas import (
     Paused,
     Receipt,
     Resumed,
-    RoutesDiff,
     Summary,
 )
 
@@ -73,8 +73,17 @@ async def hold_order(request: Request, actor: Operator, order_id: OrderKey, body
 
 @orders.post("/orders/{order_id}/release", response_model=OrderDetail, responses=ACT)
 async def release_order(request: Request, actor: Operator, order_id: OrderKey, body: Note) -> Any:
-    """Let a held order go on; one not placed yet is routed again."""
+    """Let a held order go on; one not placed yet is routed again.
+
+    Where that needs two persons the first only asks: the order comes back on hold, with `asked`; the second does it.
+    """
     return await _ops(request).release(order_id, actor, body.note or "")
+
+
+@orders.post("/orders/{order_id}/withdraw", response_model=OrderDetail, responses=ACT)
+async def withdraw_release(request: Request, actor: Operator, order_id: OrderKey, body: Note) -> Any:
+    """Take back what was asked of a second person."""
+    return await _ops(request).withdraw(order_id, actor, body.note or "")
 
 
 @orders.post("/orders/{order_id}/refuse", response_model=OrderDetail, responses=ACT)

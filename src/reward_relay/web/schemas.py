@@ -1,7 +1,7 @@
 """The shapes of the ops API's answers, as OpenAPI shows them."""
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from reward_relay.contracts import Item, Recipient
 from reward_relay.states import State
+from reward_relay.web.guard_schemas import Asked, Cap, Seen
 
 
 class Error(BaseModel):
@@ -34,59 +35,6 @@ class Explained(BaseModel):
     next_step: str | None
     vendor_request: dict[str, Any] | None
     closing_call: dict[str, Any] | None
-
-
-class DiffExample(BaseModel):
-    """One reward, before and after. Without `po_number` it is not understood today."""
-
-    po_number: str | None
-    external_id: str | None
-    source: str
-    at: datetime
-    before: str
-    after: str
-
-
-class DiffGroup(BaseModel):
-    """Rewards that would change in the same way. Sums are of those whose value is known."""
-
-    kind: str = Field(examples=["other_vendor"])
-    title: str
-    count: int
-    route_before: str | None
-    route_after: str | None
-    sum_before: Decimal | None
-    sum_after: Decimal | None
-    examples: list[DiffExample]
-
-
-class DiffHeld(BaseModel):
-    """The orders on hold now: how many a release would free that it does not free today."""
-
-    looked_at: int
-    freed: int
-    no_longer_freed: int
-    examples: list[DiffExample]
-
-
-class RoutesDiff(BaseModel):
-    """What would have been. `cut` says what ended the look early (limit or time), `oldest` how far it got.
-
-    `purged` are deliveries without a body, `repeats` those that are not understood today and would be duplicates.
-    """
-
-    note: str
-    since: datetime
-    looked_at: int
-    changed: int
-    purged: int
-    repeats: int
-    cut: Literal["limit", "time"] | None
-    oldest: datetime | None
-    routes: list[str]
-    warnings: list[str]
-    groups: list[DiffGroup]
-    on_hold: DiffHeld
 
 
 class Event(BaseModel):
@@ -121,7 +69,10 @@ class Call(BaseModel):
 
 
 class Order(BaseModel):
-    """An order. `next_step` is due at `due_at`; `in_doubt`: an earlier call may have arrived."""
+    """An order. `next_step` is due at `due_at`; `in_doubt`: an earlier call may have arrived.
+
+    `cap` holds it; `counted_on`: for this day's caps it counts; `asked`: a second person must agree.
+    """
 
     id: uuid.UUID
     po_number: str
@@ -149,6 +100,9 @@ class Order(BaseModel):
     claimed: bool
     in_doubt: bool
     last_error: str | None
+    cap: str | None
+    counted_on: date | None
+    asked: Asked | None
     created_at: datetime
     updated_at: datetime
 
@@ -173,10 +127,11 @@ class Entry(BaseModel):
 class Action(BaseModel):
     """Whether a person may do it now: what it would do, or why not, in the words of the 409."""
 
-    action: Literal["retry", "hold", "release", "refuse", "close"]
+    action: Literal["retry", "hold", "release", "refuse", "close", "withdraw"]
     allowed: bool
     does: str | None = Field(examples=["place at vendor:cards is due now, with all its attempts"])
     why_not: str | None
+    asked_by: str | None = Field(description="Has asked for it; another person's key does it", examples=["alice"])
 
 
 class OrderDetail(Order):
@@ -300,6 +255,9 @@ class Summary(BaseModel):
     states: dict[State, int]
     oldest_due: Oldest | None
     trouble: dict[str, int]
+    placing: Seen
+    caps: list[Cap]
+    asked: int = Field(description="Held orders whose release somebody has asked a second person for")
     parties: list[Party]
     alerts: list[Alert]
     configuration: dict[str, Any]
@@ -380,6 +338,9 @@ class BulkPlan(BulkResult):
     count: int
     refused: int
     cut: bool
+    value: Decimal = Field(description="What the vendors would get together")
+    beyond: dict[str, Decimal] = Field(description="Caps that it goes beyond, and how far")
+    second_person: str | None = Field(description="Why another than who made the plan must act on it")
     groups: list[Group]
     would: list[Would]
     wont: list[Wont]

@@ -74,6 +74,7 @@ async def act(
         "release": lambda: ops.release(key, session.name, why),
         "refuse": lambda: ops.refuse(key, session.name, why, message),
         "close": lambda: ops.close(key, session.name, why, outcome),
+        "withdraw": lambda: ops.withdraw(key, session.name, why),
     }
     if action not in calls:
         raise NotFound(f"there is no action {action!r}")
@@ -92,6 +93,13 @@ async def plan(
     filters = filters_of(await request.form())
     made = await request.app.state.relay.bulk.plan(action, filters, session.name, note or "")
     return page(request, "bulk_plan.html", session, plan=made, back=link("/orders", filters))
+
+
+@router.get("/bulk/{token}")
+async def look_at_plan(request: Request, session: Reader, token: str) -> Response:
+    """A plan, for the second person who may carry it out."""
+    made = await request.app.state.relay.bulk.find(token)
+    return page(request, "bulk_plan.html", session, plan=made, back="/orders")
 
 
 @router.post("/bulk/act")

@@ -1,15 +1,16 @@
 """Sign-in, the overview, parties; and the router that has every page."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from reward_relay.errors import DatabaseUnavailable, NotFound, RequestError, Unauthenticated
+from reward_relay.errors import DatabaseUnavailable, NotAllowed, NotFound, RequestError, Unauthenticated
+from reward_relay.keys import NONE_CONFIGURED, actor_of
 from reward_relay.states import Outcome
-from reward_relay.web.auth import NONE_CONFIGURED, actor_of
 from reward_relay.web.console import deliveries, orders, reconcile, routes
 from reward_relay.web.console.charts import Bar
 from reward_relay.web.console.session import (
@@ -25,7 +26,16 @@ from reward_relay.web.console.session import (
 from reward_relay.web.console.views import HEADERS, STATIC, link, page
 from reward_relay.web.requests import SaidInForm
 
-router = APIRouter(include_in_schema=False)
+
+async def look_at_placing(request: Request) -> None:
+    """For the banner of every page: why nothing is placed, None where placing is on or nobody knows."""
+    request.state.stopped = None
+    if request.method == "GET" and not request.url.path.startswith("/console/"):
+        with suppress(DatabaseUnavailable):
+            request.state.stopped = await request.app.state.relay.ops.placing.stopped()
+
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(look_at_placing)])
 AWAY = "PostgreSQL cannot be reached just now. {} Pages and actions work again when it is back; nothing is restarted."
 FILES = {path.name: path for path in STATIC.iterdir() if path.is_file()}
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -110,6 +120,20 @@ async def steer_party(request: Request, session: Actor, party: str, action: str,
     if done.get("kept"):
         found = await ops.summary()
         return page(request, "parties.html", session, 409, found=found, error="; ".join(done["kept"].values()))
+    return RedirectResponse("/parties", 303)
+
+
+@router.post("/placing/{action}")
+async def steer_placing(request: Request, session: Actor, action: str, note: SaidInForm = None) -> Response:
+    """Stop placing, or let it go on."""
+    ops = request.app.state.relay.ops
+    doing = {"pause": ops.placing.pause, "resume": ops.placing.resume}.get(action)
+    if doing is None:
+        raise NotFound(f"there is no action {action!r}")
+    try:
+        await doing(session.name, note or "")
+    except NotAllowed as error:
+        return page(request, "parties.html", session, 409, found=await ops.summary(), error=error.detail)
     return RedirectResponse("/parties", 303)
 
 

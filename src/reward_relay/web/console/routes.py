@@ -17,8 +17,9 @@ DIFF_LIMIT = 5000
 
 @router.get("/routes")
 async def listed(request: Request, session: Reader) -> Response:
-    """The routes in use, first match first."""
-    return page(request, "routes.html", session, **_routes(request))
+    """The routes in use, first match first, and what is used of the caps."""
+    used = await request.app.state.relay.ops.placing.used()
+    return page(request, "routes.html", session, used=used, **_routes(request))
 
 
 @router.get("/routes/try")

@@ -15,8 +15,8 @@ from itsdangerous import BadSignature, TimestampSigner
 from starlette.responses import Response
 
 from reward_relay.errors import Forbidden, RequestError
+from reward_relay.keys import may_act
 from reward_relay.settings import ApiKey
-from reward_relay.web.auth import may_act
 
 COOKIE = "relay_session"
 LASTS_S = 12 * 3600

@@ -145,6 +145,7 @@ ENVIRONMENT.globals |= {"link": link, "bars": bars, "since": since, "version": _
 
 def page(request: Request, template: str, session: Session | None, status: int = 200, **context: Any) -> HTMLResponse:
     """A page of the console."""
-    here = {"path": request.url.path, "session": session, "error": None, **context}
+    stopped = getattr(request.state, "stopped", None)
+    here = {"path": request.url.path, "session": session, "error": None, "stopped": stopped, **context}
     text = ENVIRONMENT.get_template(template).render(here)
     return HTMLResponse(text.encode("utf-8", "replace"), status, HEADERS)  # a payload may hold half a character
