@@ -124,8 +124,8 @@ class Shelter:
         """Into the database by `store`; into the spool while it is away, or while older ones still wait there.
 
         Raises:
-            DatabaseUnavailable: there is no spool.
-            Unavailable: the spool is full or cannot be written; none of them is kept.
+            DatabaseUnavailable: there is no spool, or its disk refuses or hangs.
+            Unavailable: the spool is full; none of them is kept.
         """
         if not self._ready or self._spool is None:
             return await store(arrivals)
@@ -157,8 +157,9 @@ class Shelter:
         except SpoolUnusable as error:
             metrics.SPOOL_REFUSED.inc(len(arrivals))
             self._say_trouble(str(error))
-            why = "the spool is full" if isinstance(error, SpoolFull) else "the spool cannot be written"
-            raise Unavailable(f"PostgreSQL is away and {why}; send it again in a few seconds") from error
+            if isinstance(error, SpoolFull):  # a smaller one may fit, so each is tried alone
+                raise Unavailable("PostgreSQL is away and the spool is full; send it again in a few seconds") from error
+            raise DatabaseUnavailable(f"PostgreSQL is away, and the spool takes nothing ({error})") from error
         self._trouble = None
         for each in arrivals:
             metrics.SPOOLED.labels(each.source).inc()

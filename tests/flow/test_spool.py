@@ -1,6 +1,8 @@
 """PostgreSQL goes away and comes back: what was taken meanwhile becomes what it would have become, once, in order."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -363,3 +365,36 @@ async def test_a_damaged_spool_does_not_stop_the_start_and_is_said(database_url:
         assert "a damaged spool was set aside" in ready["warning"]
         assert (await post(client, "roster", roster("R-1"))).json()["order_id"]
         assert "damaged" in (await relay.glance.look())["needs"][0]["text"]
+
+
+async def test_a_disk_that_hangs_fails_all_that_wait_at_once_and_is_used_again(
+    relay: Relay,
+    client: httpx.AsyncClient,
+    postgres: Embedded,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shelter, "DISK_S", 1.0)
+    monkeypatch.setattr(shelter, "CHECK_EVERY_S", 0.1)
+    file, free = relay.shelter._spool, threading.Event()
+    assert file is not None and relay.shelter._thread is not None
+    async with outage(postgres, database_url):
+        assert (await post(client, "roster", roster("R-0"))).status_code == 202
+        relay.shelter._thread.submit(free.wait)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(post(client, "roster", roster(f"R-{number}")) for number in range(1, 21)))
+        assert {each.status_code for each in answers} == {503}
+        assert {each.headers["retry-after"] for each in answers} == {"5"}
+        assert time.monotonic() - began < 15  # not a second each
+        assert (await client.get("/readyz")).status_code == 503
+        free.set()
+
+        async def taken() -> bool:
+            return (await post(client, "roster", roster("R-1"))).status_code == 202
+
+        await until(taken)
+    await emptied(relay)
+    async with relay.database.transaction() as connection:
+        numbers = (await connection.execute(text("SELECT external_id FROM orders"))).scalars().all()
+    assert len(set(numbers)) == len(numbers)
+    assert {"R-0", "R-1"} <= set(numbers)
