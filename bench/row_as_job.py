@@ -16,6 +16,7 @@ from reward_relay.db.deliveries import Arrival, NewOrder, store
 from reward_relay.db.engine import Database
 from reward_relay.intake import new_id, po_number
 from reward_relay.jobs import Job, Result, source_party
+from reward_relay.sealing import Stored
 from reward_relay.states import Outcome, State, Step
 from reward_relay.worker import Worker
 
@@ -105,5 +106,13 @@ def _arrival() -> Arrival:
         event="made by the benchmark",
     )
     return Arrival(
-        delivery_id, SOURCE, "webhook", "application/json", {}, b"{}", "accepted", external_id=order_id, order=order
+        delivery_id,
+        SOURCE,
+        "webhook",
+        "application/json",
+        {},
+        Stored(b"{}"),
+        "accepted",
+        external_id=order_id,
+        order=order,
     )

@@ -41,14 +41,16 @@ MAY_IMPORT = {
     "reloading": "errors guards loading settings",
     "logs": "",
     "near": "",
+    "sealing": "errors",
+    "personal": "contracts",
     "lookups": "",
     "metrics": "",
     "tracing": "jobs states",
     # What is done.
-    "steps": "contracts errors jobs routing states",
-    "db": "contracts errors guards jobs routing states",
-    "shelter": "db errors metrics",
-    "intake": "contracts db errors guards inbound jobs routing settings shelter states",
+    "steps": "contracts errors jobs personal routing states",
+    "db": "contracts errors guards jobs routing sealing states",
+    "shelter": "db errors metrics sealing",
+    "intake": "contracts db errors guards inbound jobs routing sealing settings shelter states",
     "worker": "admission db errors jobs metrics outbound states steps",
     "admission": "db guards jobs metrics states",
     "heartbeat": "db errors",
@@ -59,15 +61,17 @@ MAY_IMPORT = {
     "placing": "db errors guards states",
     "timeline": "db",
     "ledger": "db errors states",
-    "evidence": "contracts db errors ledger outbound states steps",
+    "evidence": "contracts db errors ledger outbound sealing states steps",
     "ops": "actions contracts db errors explaining intake jobs placing reloading shelter states steps timeline",
     "bulk": "actions db errors releasing states",
     "glance": "db guards ops placing states",
     "diffing": "contracts db errors explaining guards intake routing spending steps",
+    "purging": "contracts db errors intake personal states",
+    "resealing": "db errors sealing",
     "conditions": "db guards logs settings",
     "spending": "contracts guards",
     "alerting": "conditions contracts db errors outbound settings",
-    "reconciling": "capabilities contracts db errors intake jobs outbound states steps",
+    "reconciling": "capabilities contracts db errors intake jobs outbound personal states steps",
     # Outside parties. `tolerant` reads what is documented loosely; no adapter sees another.
     "platforms.tolerant": "contracts errors inbound",
     **{f"platforms.{name}": "contracts errors fields inbound outbound states platforms.tolerant" for name in PLATFORMS},
@@ -75,26 +79,29 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "bulk contracts db diffing errors keys metrics near ops reconciling settings shelter states web.console",
+    "web": "bulk contracts db diffing errors keys metrics near ops purging reconciling settings shelter "
+    "states web.console",
     "web.console": "contracts diffing errors keys ops reconciling settings states web",
-    "wiring": "admission alerting bulk conditions contracts db diffing errors evidence explaining glance guards "
-    "heartbeat intake jobs loading ops outbound platforms polling reconciling reloading settings shelter steps "
-    "tracing vendors worker",
+    "wiring": "admission alerting bulk conditions contracts db diffing errors evidence explaining glance "
+    "guards heartbeat intake jobs loading ops outbound platforms polling purging reconciling "
+    "reloading resealing sealing settings shelter steps tracing vendors worker",
     "migrating": "db errors",
     "processes": "cautions db errors keys loading logs metrics migrating reloading settings web wiring",
     "terminal": "errors",
     "placing_cli": "db orders_cli placing terminal",
     "orders_cli": "db errors keys ops processes settings states terminal wiring",
     "alerts_cli": "orders_cli terminal wiring",
-    "config_cli": "cautions db errors processes terminal wiring",
+    "purge_cli": "db orders_cli purging terminal wiring",
+    "config_cli": "cautions db errors processes sealing terminal wiring",
     "deliveries_cli": "db errors ops orders_cli terminal",
     "bulk_cli": "db orders_cli terminal wiring",
     "ledger_cli": "db errors ledger orders_cli processes terminal wiring",
     "tail_cli": "db ops orders_cli terminal",
     "spool_cli": "errors processes shelter terminal wiring",
     "reconcile_cli": "db errors orders_cli processes reconciling terminal wiring",
-    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli migrating orders_cli placing_cli "
-    "processes reconcile_cli sandbox sandbox.demo settings spool_cli tail_cli terminal wiring",
+    "cli": "alerts_cli bulk_cli config_cli db deliveries_cli errors ledger_cli migrating orders_cli "
+    "placing_cli processes purge_cli reconcile_cli sandbox sandbox.demo settings spool_cli tail_cli "
+    "terminal wiring",
     "__main__": "cli",
     # The far side in a box shares no code with the relay; the demo runs both.
     "sandbox": "",
@@ -113,6 +120,7 @@ ONLY_IN = {
     "alembic": "db",
     "asyncpg": "db",
     "psutil": "db",
+    "cryptography": "sealing",
     "httpx": "addresses cautions connections fields outbound sandbox sandbox.demo",
     "aiohttp": "connections outbound",
     "httpx_aiohttp": "connections sandbox",
@@ -128,10 +136,10 @@ ONLY_IN = {
     "standardwebhooks": "alerting",
     "uvicorn": "processes",
     "dotenv": "loading",
-    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli reconcile_cli "
-    "spool_cli tail_cli terminal",
-    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli reconcile_cli "
-    "sandbox.demo spool_cli tail_cli terminal",
+    "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli purge_cli "
+    "reconcile_cli spool_cli tail_cli terminal",
+    "rich": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli purge_cli "
+    "reconcile_cli sandbox.demo spool_cli tail_cli terminal",
 }
 """Library: the modules of ours that may import it. The longest name that fits counts."""
 

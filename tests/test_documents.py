@@ -103,6 +103,7 @@ def test_every_line_of_the_env_example_is_a_setting(tmp_path: Path, monkeypatch:
         "RELAY_PUBLIC_URL": "https://relay.example.com",
         "RELAY_ALERTS__URL": "https://chat.example.com/hook",
         "RELAY_ALERTS__SECRET": f"whsec_{'A' * 43}=",
+        "RELAY_ENCRYPTION_KEYS": f"{'A' * 43}=",
         "RELAY_OTLP_ENDPOINT": "http://127.0.0.1:4318",
         "RELAY_VENDORS__GCP__BASE_URL": "https://gcp.example.com",
         "RELAY_SOURCES__INFLUITIVE__POLL_EVERY_S": "60",

@@ -52,6 +52,10 @@ TRIGGERS = (
     "REVOKE UPDATE, DELETE, TRUNCATE ON order_events FROM PUBLIC, CURRENT_USER",
 )
 DUE = sa.text("due_at IS NOT NULL")
+TO_PURGE = (
+    ("orders", ("updated_at",), "state = 'closed' AND purged_at IS NULL"),
+    ("deliveries", ("received_at", "id"), "purged_at IS NULL"),
+)
 
 
 def upgrade() -> None:
@@ -59,6 +63,20 @@ def upgrade() -> None:
     _ledger()
     _parties()
     _guards()
+    _privacy()
+
+
+def _privacy() -> None:
+    """When personal data was removed, and what still has to go, oldest first; which key sealed a body."""
+    time = sa.DateTime(timezone=True)
+    op.add_column("orders", sa.Column("purged_at", time, nullable=True, comment="personal data removed"))
+    op.add_column("deliveries", sa.Column("purged_at", time, nullable=True, comment="body and headers removed"))
+    op.add_column(
+        "deliveries",
+        sa.Column("sealed", sa.Text(), nullable=True, comment="digest of the key that sealed the body; NULL = plain"),
+    )
+    for table, columns, where in TO_PURGE:
+        op.create_index(f"{table}_to_purge", table, list(columns), postgresql_where=sa.text(where))
 
 
 def _ledger() -> None:
@@ -153,6 +171,10 @@ def downgrade() -> None:
     for name in ("asked", "counted_on", "cap"):
         op.drop_column("orders", name)
     _parties_down()
+    for table, _, _ in TO_PURGE:
+        op.drop_index(f"{table}_to_purge", table_name=table)
+    for table, column in (("deliveries", "sealed"), ("deliveries", "purged_at"), ("orders", "purged_at")):
+        op.drop_column(table, column)
     op.drop_column("calls", "exchanges")
     op.execute("GRANT UPDATE, DELETE, TRUNCATE ON order_events TO CURRENT_USER")
     for name in ("order_events_append_only", "order_events_chain"):

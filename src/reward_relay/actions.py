@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.contracts import Plan, Platform, RewardOrder, Withdrawn
+from reward_relay.contracts import Plan, Platform, RewardOrder
 from reward_relay.db import caps, parties, queries, steering
 from reward_relay.db.queries import Row
 from reward_relay.db.steering import Move
-from reward_relay.errors import NotAllowed, Unreadable
+from reward_relay.errors import KeyMissing, NotAllowed
 from reward_relay.guards import Guards
 from reward_relay.intake import Intake
 from reward_relay.jobs import BLIND, source_party, vendor_party
@@ -160,9 +160,14 @@ class Actions:
             kept = "with the plan it had, for it may be there already"
             return _goes_on(came_from, Step.PLACE, vendor_party(row["vendor"]), kept)
         try:
-            routed = route_order(self._reward(row, delivery), list(self._routes()))
+            reward = RewardOrder.model_validate(row["reward"])
+            if delivery is not None:
+                reward = self._intake.reread(reward, delivery["body"], delivery["content_type"])
         except ValidationError:
             return Refused(f"{named(row)} stays on hold: {STORED}")
+        except KeyMissing as error:
+            return Refused(f"{named(row)} stays on hold: its webhook cannot be read again, {error.detail}")
+        routed = route_order(reward, list(self._routes()))
         platform = self._platforms.get(row["source"])
         start = start_of(row["source"], routed, platform.enriches if platform else "never")
         if start.hold_reason or routed.plan is None or start.step is None or start.party is None:
@@ -177,20 +182,6 @@ class Actions:
             routed.plan.vendor,
             routed.plan.model_dump_json(),
         )
-
-    def _reward(self, row: Row, delivery: Row | None) -> RewardOrder:
-        """The reward with the payload's attributes for routing, and with what was found out since."""
-        stored = RewardOrder.model_validate(row["reward"])
-        if delivery is None or not delivery["body"]:
-            return stored
-        try:
-            parsed = self._intake.parse(row["source"], bytes(delivery["body"]), delivery["content_type"])
-        except Unreadable:
-            return stored
-        if isinstance(parsed, Withdrawn):
-            return stored
-        attributes = parsed.attributes if isinstance(parsed, RewardOrder) else {}
-        return stored.model_copy(update={"attributes": attributes})
 
 
 def stopped_by(step: str | None, party: str | None, stopped: Mapping[str, str]) -> str | None:

@@ -23,6 +23,7 @@ from reward_relay import (
     orders_cli,
     placing_cli,
     processes,
+    purge_cli,
     reconcile_cli,
     spool_cli,
     tail_cli,
@@ -53,6 +54,8 @@ orders_cli.orders.add_typer(bulk_cli.bulk, name="bulk")
 app.command()(tail_cli.tail)
 app.command()(ledger_cli.verify)
 app.command()(ledger_cli.evidence)
+app.command()(purge_cli.purge)
+app.command()(purge_cli.reseal)
 out = Console()
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: the configuration's.")]

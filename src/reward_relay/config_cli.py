@@ -16,6 +16,7 @@ from reward_relay.cautions import cautions
 from reward_relay.db.engine import database_address
 from reward_relay.db.queries import Row
 from reward_relay.errors import ConfigurationError
+from reward_relay.sealing import new_key
 from reward_relay.terminal import readable_errors
 from reward_relay.wiring import build, check_extras, configured
 
@@ -59,6 +60,18 @@ def check(file: Annotated[Path | None, typer.Argument(help="Default: RELAY_CONFI
             _warn("second_person_above is set, and fewer than two persons have an operator's key: nobody can agree")
         if settings.alerts.url is None:
             _warn("[alerts] has no url: nobody is told what goes wrong")
+
+
+@config.command("new-key")
+def new_key_() -> None:
+    """A new key for encryption_keys, and nothing else on standard output.
+
+    Example: `reward-relay config new-key`
+    """
+    typer.echo(new_key())
+    typer.echo(
+        "put it in front of encryption_keys (RELAY_ENCRYPTION_KEYS=new,old), and keep a copy elsewhere", err=True
+    )
 
 
 @config.command("diff")
@@ -114,6 +127,8 @@ def _show(found: Row, days: float) -> None:
     if found["cut"]:
         why = "--limit" if found["cut"] == "limit" else "the time"
         _warn(f"cut by {why}: older than {found['oldest']:%Y-%m-%d %H:%M} was not looked at")
+    if found["sealed"]:
+        _warn(f"{found['sealed']} could not be read again: the keys that sealed them are not in encryption_keys")
     if found["purged"]:
         _warn(f"{found['purged']} could not be read again: their contents have been removed (retention_days)")
     for group in found["groups"]:

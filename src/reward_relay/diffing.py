@@ -19,7 +19,7 @@ from reward_relay.contracts import Plan, RewardOrder
 from reward_relay.db import recorded
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
-from reward_relay.errors import TooLarge, Unavailable, UnknownSource
+from reward_relay.errors import KeyMissing, TooLarge, Unavailable, UnknownSource
 from reward_relay.explaining import goods, held_because
 from reward_relay.guards import Guards, value_of
 from reward_relay.intake import Intake
@@ -193,6 +193,7 @@ class _Tally:
     looked_at: int = 0
     changed: int = 0
     purged: int = 0
+    sealed: int = 0
     repeats: int = 0
     seen: set[tuple[str, str | None]] = field(default_factory=set)
     out_of_time: bool = False
@@ -214,7 +215,12 @@ class _Tally:
                 self.purged += 1
                 continue
             yield
-            before, after = fates_of(self.old, self.new, row["source"], bytes(row["body"]), row["content_type"])
+            try:
+                body = self.old.intake.opened(row["body"])
+            except KeyMissing:
+                self.sealed += 1
+                continue
+            before, after = fates_of(self.old, self.new, row["source"], body, row["content_type"])
             if self._is_repeat(row, after):
                 self.repeats += 1
                 continue
@@ -255,9 +261,9 @@ def _released(side: Side, row: Row) -> Fate:
     """What a release would make of an order on hold."""
     try:
         stored = RewardOrder.model_validate(row["reward"])
-        reward = side.intake.reread(stored, bytes(row["body"] or b""), row["content_type"] or "")
+        reward = side.intake.reread(stored, row["body"], row["content_type"] or "")
         return _fate_of_reward(side, reward)
-    except (UnknownSource, ValidationError):
+    except (KeyMissing, UnknownSource, ValidationError):
         return Fate("held")
 
 
@@ -302,6 +308,7 @@ class Diffing:
             "looked_at": tally.looked_at,
             "changed": tally.changed,
             "purged": tally.purged,
+            "sealed": tally.sealed,
             "repeats": tally.repeats,
             "cut": cut,
             "oldest": tally.oldest,

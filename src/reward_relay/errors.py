@@ -10,6 +10,7 @@ RelayError
 │   ├── UnknownSource, UnknownToken, NotFound           404
 │   ├── Unauthenticated, Forbidden                      401, 403
 │   ├── NotAllowed                                      409
+│   │   └── KeyMissing              a stored body cannot be opened
 │   ├── TooLarge                                        413
 │   ├── Invalid                                         422
 │   └── Unavailable                                     503
@@ -101,6 +102,10 @@ class NotAllowed(RequestError):
 
     status = 409
     code = "not_allowed"
+
+
+class KeyMissing(NotAllowed):
+    """A stored body cannot be opened: the key that sealed it is not configured, or it was changed."""
 
 
 class TooLarge(RequestError):

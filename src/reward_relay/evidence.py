@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,9 +12,10 @@ from reward_relay.contracts import Ending, OutboundRequest, Placement, Plan, Rew
 from reward_relay.db import ledger, queries
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
-from reward_relay.errors import NotAllowed, NotFound, Unreadable
+from reward_relay.errors import KeyMissing, NotAllowed, NotFound, Unreadable
 from reward_relay.ledger import flaws
 from reward_relay.outbound import digest, encoded
+from reward_relay.sealing import Stored
 from reward_relay.states import Outcome
 from reward_relay.steps import Parties
 
@@ -30,7 +32,8 @@ READ_ME = (
 class Evidence:
     """Collects the proof of an order over one database and one configuration."""
 
-    def __init__(self, database: Database, parties: Parties) -> None:
+    def __init__(self, database: Database, parties: Parties, opened: Callable[[Stored], bytes]) -> None:
+        self._opened = opened
         self._database = database
         self._parties = parties
 
@@ -59,7 +62,7 @@ class Evidence:
             "read_me": READ_ME,
             "relay": __version__,
             "order": {name: value for name, value in row.items() if name not in ("claimed", "interrupted")},
-            "deliveries": [_delivery(each) for each in found if each],
+            "deliveries": [self._delivery(each) for each in found if each],
             "events": events,
             "chain": {"whole": not wrong, "flaws": wrong, "head": events[-1]["hash"] if events else None},
             "calls": calls,
@@ -97,6 +100,15 @@ class Evidence:
         request = self._parties.platforms[row["source"]].preview_close(reward, ending)
         return request if isinstance(request, OutboundRequest) else None
 
+    def _delivery(self, row: Row) -> Row:
+        said = {name: value for name, value in row.items() if name not in ("body", "order_id")}
+        try:
+            body = self._opened(row["body"])
+        except KeyMissing as error:
+            return {**said, "body": None, "no_body": error.detail}
+        shown = {"body": body.decode("utf-8", "replace"), "body_base64": base64.b64encode(body).decode()}
+        return {**said, **shown, "body_sha256": hashlib.sha256(body).hexdigest()}
+
 
 def _sent(call: Row, url: str, body: str | None) -> bool:
     return any(each.get("url") in (url, None) and each["sha256"] == body for each in call["exchanges"] or [])
@@ -109,10 +121,3 @@ def _masked(value: Any, token: str) -> Any:
     if isinstance(value, dict):
         return {name: _masked(each, token) for name, each in value.items()}
     return [_masked(each, token) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _delivery(row: Row) -> Row:
-    body = bytes(row["body"])
-    said = {name: value for name, value in row.items() if name not in ("body", "order_id")}
-    shown = {"body": body.decode("utf-8", "replace"), "body_base64": base64.b64encode(body).decode()}
-    return {**said, **shown, "body_sha256": hashlib.sha256(body).hexdigest()}

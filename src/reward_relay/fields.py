@@ -1,5 +1,6 @@
 """Types of settings that several modules share: addresses, header values, lists."""
 
+import base64
 from typing import Annotated
 
 import httpx
@@ -60,6 +61,24 @@ def _header_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _encryption_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    try:
+        size = len(base64.b64decode(key, altchars=b"-_", validate=True))
+    except ValueError:
+        size = 0
+    if size != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in URL-safe base64; make one with: reward-relay config new-key")
+    return value
+
+
+def _each_once(keys: list[SecretStr]) -> list[SecretStr]:
+    if len({key.get_secret_value() for key in keys}) < len(keys):
+        raise ValueError("has the same key twice; a new key goes in front, the old one stays behind it")
+    return keys
+
+
+KEY_BYTES = 32
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """An http(s) address in the customer's own spelling, without a trailing slash."""
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
@@ -74,3 +93,7 @@ TextList = Annotated[list[str], BeforeValidator(listed)]
 """A list of texts; `a,b` in an environment variable is two."""
 HostList = Annotated[list[Annotated[str, AfterValidator(canonical)]], BeforeValidator(listed)]
 """The same of hosts, as names or addresses, each in the form in which hosts are compared."""
+EncryptionKeys = Annotated[
+    list[Annotated[SecretStr, AfterValidator(_encryption_key)]], BeforeValidator(listed), AfterValidator(_each_once)
+]
+"""Fernet's keys, newest first."""

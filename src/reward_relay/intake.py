@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from reward_relay.contracts import InboundRequest, Informational, Item, Parsed, Platform, RewardOrder, Withdrawn
 from reward_relay.db import orders
-from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store, store_spooled
+from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store, store_spooled, unstorable
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.db.spool import Spooled
@@ -26,6 +26,7 @@ from reward_relay.guards import Guards, too_dear, too_much_for_one
 from reward_relay.inbound import kept_headers
 from reward_relay.jobs import source_party
 from reward_relay.routing import route_order, start_of
+from reward_relay.sealing import Sealing, Stored
 from reward_relay.settings import Route
 from reward_relay.shelter import Shelter
 from reward_relay.states import Outcome, State, Step
@@ -79,11 +80,13 @@ class Intake:
         tracing: "Tracing | None" = None,
         shelter: Shelter | None = None,
         guards: Callable[[], Guards] = Guards,
+        sealing: Sealing | None = None,
     ) -> None:
         self._database = database
         self._shelter = shelter
         self._guards = guards
         self._tracing = tracing
+        self._sealing = sealing or Sealing()
         self._platforms = platforms
         self._routes = routes
         self._groups: Groups[Arrival, Receipt] = Groups(self._store)
@@ -125,7 +128,7 @@ class Intake:
                 raise  # they come again one by one
             log.exception("not_storable", source=arrivals[0].source)
             async with self._database.transaction() as connection:
-                receipts = await store_spooled(connection, [_unstorable(arrivals[0], error)])
+                receipts = await store_spooled(connection, [unstorable(arrivals[0], error)])
         for arrival, receipt in zip(arrivals, receipts, strict=True):
             self._tell(arrival, receipt, time.time_ns())
         return receipts
@@ -148,13 +151,16 @@ class Intake:
         return receipts
 
     async def replay(
-        self, delivery_id: str, source: str, body: bytes, content_type: str, headers: Mapping[str, str]
+        self, delivery_id: str, source: str, stored: Stored, content_type: str, headers: Mapping[str, str]
     ) -> Receipt:
-        """Take a stored delivery once more, after a fix; it keeps its id."""
+        """Take a stored delivery once more, after a fix; it keeps its id.
+
+        Raises:
+            KeyMissing: its body cannot be opened.
+        """
         self._platform(source)
-        return await self._submit(
-            self._by_hand(self._arrival(source, delivery_id, "replay", body, content_type, headers))
-        )
+        arrival = self._arrival(source, delivery_id, "replay", self.opened(stored), content_type, headers)
+        return await self._submit(self._by_hand(arrival))
 
     async def hint(self, vendor: str, token: str) -> None:
         """Take a vendor's callback: its order is looked at soon. No state changes, for it may be forged or early.
@@ -207,10 +213,22 @@ class Intake:
                 f"report it with the delivery and replay it after the fix"
             ) from error
 
-    def reread(self, stored: RewardOrder, body: bytes, content_type: str) -> RewardOrder:
-        """A stored reward with what routes ask of its payload, which is not stored with it."""
+    def opened(self, stored: Stored) -> bytes:
+        """A stored body as it came: the one way to read one.
+
+        Raises:
+            KeyMissing: the key that sealed it is not configured.
+        """
+        return self._sealing.open(stored)
+
+    def reread(self, stored: RewardOrder, body: Stored, content_type: str) -> RewardOrder:
+        """A stored reward with what routes ask of its payload, which is not stored with it.
+
+        Raises:
+            KeyMissing: the body cannot be opened, and without it the reward could take another route.
+        """
         try:
-            parsed = self.parse(stored.source, body, content_type) if body else None
+            parsed = self.parse(stored.source, self.opened(body), content_type) if body else None
         except Unreadable:
             return stored
         if parsed is None or isinstance(parsed, Withdrawn):
@@ -235,7 +253,7 @@ class Intake:
             via=via,
             content_type=content_type,
             headers=headers,
-            body=body,
+            body=self._sealing.seal(body),
             verdict=meaning.verdict,
             reason=meaning.reason,
             external_id=meaning.external_id,
@@ -302,7 +320,8 @@ class Intake:
             arrival = self._arrival(spooled.source, spooled.id, spooled.via, *kept)
         except UnknownSource as error:
             arrival = Arrival(
-                spooled.id, spooled.source, spooled.via, spooled.content_type, spooled.headers, spooled.body,
+                spooled.id, spooled.source, spooled.via, spooled.content_type, spooled.headers,
+                self._sealing.seal(spooled.body),
                 "quarantined", reason=f"it came while PostgreSQL was away, and now {error.detail}",
             )  # fmt: skip
         return replace(arrival, received_at=spooled.received_at, traceparent=spooled.traceparent)
@@ -314,7 +333,7 @@ class Intake:
             receipt = await groups.submit(arrival)
         except DBAPIError as error:
             log.exception("not_storable", source=arrival.source)
-            receipt = await groups.submit(_unstorable(arrival, error))
+            receipt = await groups.submit(unstorable(arrival, error))
         self._tell(arrival, receipt, began_ns)
         return receipt
 
@@ -366,9 +385,8 @@ class Intake:
             return
         self._remembered.append(now)
         headers = {"user-agent": request.headers.get("user-agent", "")[:500], "content-length": str(len(request.body))}
-        arrival = Arrival(
-            new_id(), source, "webhook", request.content_type[:100], headers, b"", "rejected", reason=error.detail
-        )
+        kind = request.content_type[:100]
+        arrival = Arrival(new_id(), source, "webhook", kind, headers, Stored(b""), "rejected", error.detail)
         task = asyncio.create_task(self._keep(arrival))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -378,21 +396,3 @@ class Intake:
             await self._groups.submit(arrival)
         except Exception as error:
             log.warning("rejected_not_kept", error=str(error))
-
-
-def _unstorable(arrival: Arrival, error: DBAPIError) -> Arrival:
-    """The delivery as the database will take it, when it refused the order that came of it."""
-    reason = (
-        f"the database refused the order ({type(error.orig).__name__}); this is a fault of ours, "
-        f"report it with the delivery and replay it after the fix"
-    )
-    return replace(
-        arrival,
-        verdict="quarantined",
-        reason=reason,
-        external_id=None,
-        order=None,
-        withdrawn=None,
-        headers={},
-        content_type=arrival.content_type.replace("\x00", ""),
-    )

@@ -17,7 +17,7 @@ from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
 from reward_relay.db.search import as_uuid
 from reward_relay.db.steering import Move
-from reward_relay.errors import Invalid, NotAllowed, NotFound
+from reward_relay.errors import Invalid, KeyMissing, NotAllowed, NotFound
 from reward_relay.intake import Intake
 from reward_relay.jobs import source_party, vendor_party
 from reward_relay.placing import Placing
@@ -126,7 +126,7 @@ class Ops:
             change = Move(
                 State.SETTLED,
                 actor,
-                because(f"refused with the message {message!r}" if message else "refused", note),
+                because("refused, with a message for the person" if message else "refused", note),
                 step=way.step,
                 party=way.party,
                 outcome=Outcome.REFUSED,
@@ -212,7 +212,7 @@ class Ops:
         return {"items": rows[:limit], "next_cursor": following}
 
     async def delivery(self, delivery_id: str) -> Row:
-        """One delivery with its body as text, as it was stored.
+        """One delivery with its body as text, as it came; without it, `no_body` says why.
 
         Raises:
             NotFound: there is none.
@@ -221,13 +221,17 @@ class Ops:
             row = await queries.find_delivery(connection, delivery_id)
         if row is None:
             raise NotFound(f"there is no delivery {delivery_id}")
-        return {**row, "body": bytes(row["body"]).decode("utf-8", "replace")}
+        try:
+            body, why = self._intake.opened(row["body"]), _why_empty(row)
+        except KeyMissing as error:
+            body, why = b"", error.detail
+        return {**row, "body": body.decode("utf-8", "replace"), "no_body": why}
 
     async def replay(self, delivery_id: str, actor: str, note: str) -> Row:
         """Take a delivery once more, after a fix of configuration or adapter; the order that comes of it says who did.
 
         Raises:
-            NotAllowed: an order came of it already, it was never authenticated, or its body has been purged.
+            NotAllowed: an order came of it already, it was never authenticated, or its body is gone or sealed.
         """
         async with self._database.transaction() as connection:
             row = await queries.find_delivery(connection, delivery_id)
@@ -238,7 +242,7 @@ class Ops:
         if row["verdict"] == "rejected" or not row["body"]:
             raise NotAllowed(f"delivery {delivery_id} has no body to replay; the platform must send it again")
         receipt = await self._intake.replay(
-            delivery_id, row["source"], bytes(row["body"]), row["content_type"], row["headers"]
+            delivery_id, row["source"], row["body"], row["content_type"], row["headers"]
         )
         if receipt.order_id is not None:
             async with self._database.transaction() as connection:
@@ -312,6 +316,12 @@ def shown_order(row: Row) -> Row:
         "next_step": row["step"],
         "asked": {name: row["asked"][name] for name in ("by", "note", "at")} if row["asked"] else None,
     }
+
+
+def _why_empty(row: Row) -> str | None:
+    if row["purged_at"] is not None:
+        return f"its personal data was removed on {row['purged_at']:%Y-%m-%d}"
+    return None if row["body"] else "it was not kept"
 
 
 def _page(limit: int) -> int:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import structlog
 
 from reward_relay.contracts import Platform
-from reward_relay.db import parties, upkeep
+from reward_relay.db import parties, purging, upkeep
 from reward_relay.db.engine import Database
 from reward_relay.errors import CallFailed, DatabaseUnavailable, PartyRefusesUs
 from reward_relay.intake import Intake
@@ -76,8 +76,7 @@ class Poller:
         while True:
             try:
                 if await self._my_turn(UPKEEP, UPKEEP_EVERY_S):
-                    while await self._purge() > 0:
-                        log.info("purged", retention_days=self._retention_days)
+                    await self.purge()
             except DatabaseUnavailable as error:
                 log.warning("upkeep_failed", detail=str(error))
             except Exception:
@@ -90,6 +89,8 @@ class Poller:
             async with self._database.transaction() as connection:
                 await parties.pause(connection, source_party(source), why)
 
-    async def _purge(self) -> int:
-        async with self._database.transaction() as connection:
-            return await upkeep.purge(connection, self._retention_days)
+    async def purge(self) -> None:
+        """Forget the personal data that has had its time, all of it."""
+        orders, deliveries = await purging.expired(self._database, self._retention_days)
+        if orders or deliveries:
+            log.info("purged", orders=orders, deliveries=deliveries, retention_days=self._retention_days)

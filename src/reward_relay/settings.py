@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from reward_relay.amounts import Caps
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
-from reward_relay.fields import HostList, HttpUrl, SecretUrl
+from reward_relay.fields import EncryptionKeys, HostList, HttpUrl, SecretUrl
 
 
 def default_data_dir() -> Path:
@@ -110,6 +110,9 @@ class Settings(Strict):
     lease_s: float = Field(60, gt=0, le=3600, description="How long a worker may hold an order; over call_deadline_s.")
     call_deadline_s: float = Field(20, gt=0, le=600, description="Total time one step's calls may take.")
     retention_days: int = Field(365, ge=1, description="Days after its end that an order keeps personal data.")
+    encryption_keys: EncryptionKeys = Field(
+        [], description="Keys that seal stored webhooks, newest first (`reward-relay config new-key`); none = plain."
+    )
     breaker_failures: int = Field(5, ge=1, description="Failures in a row that open a party's breaker.")
     breaker_open_s: float = Field(15, gt=0, description="How long an open breaker waits before it sends a probe.")
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")

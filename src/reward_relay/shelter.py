@@ -22,6 +22,7 @@ from reward_relay.db.deliveries import Arrival, Receipt
 from reward_relay.db.engine import Database
 from reward_relay.db.spool import Spool, Spooled, SpoolState
 from reward_relay.errors import DatabaseUnavailable, SpoolFull, SpoolUnusable, Unavailable
+from reward_relay.sealing import Sealing, Stored
 
 log = structlog.get_logger()
 PROBE_EVERY_S = 0.5
@@ -87,7 +88,10 @@ class Sheltered:
 class Shelter:
     """One API process's part. Without a `spool` it only remembers that the database is away."""
 
-    def __init__(self, database: Database, spool: Spool | None) -> None:
+    def __init__(
+        self, database: Database, spool: Spool | None, opened: Callable[[Stored], bytes] | None = None
+    ) -> None:
+        self._opened = opened or Sealing().open
         self._database = database
         self._spool = spool
         self._thread = ThreadPoolExecutor(1, "spool") if spool else None
@@ -153,7 +157,7 @@ class Shelter:
 
     async def _keep(self, spool: Spool, arrivals: Sequence[Arrival]) -> list[Receipt]:
         try:
-            await self._in_thread(lambda: spool.put([_spooled(each) for each in arrivals]))
+            await self._in_thread(lambda: spool.put([_spooled(each, self._opened(each.body)) for each in arrivals]))
         except SpoolUnusable as error:
             metrics.SPOOL_REFUSED.inc(len(arrivals))
             self._say_trouble(str(error))
@@ -325,7 +329,7 @@ class Shelter:
             metrics.SPOOL_DRAINED.labels(receipt.verdict).inc()
 
 
-def _spooled(arrival: Arrival) -> Spooled:
+def _spooled(arrival: Arrival, body: bytes) -> Spooled:
     milliseconds = uuid.UUID(arrival.id).int >> 80  # its id was made when it came
     return Spooled(
         id=arrival.id,
@@ -334,7 +338,7 @@ def _spooled(arrival: Arrival) -> Spooled:
         received_at=datetime.fromtimestamp(milliseconds / 1000, UTC),
         content_type=arrival.content_type,
         headers=arrival.headers,
-        body=arrival.body,
+        body=body,
         traceparent=arrival.traceparent,
     )
 

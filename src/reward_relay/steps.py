@@ -21,6 +21,7 @@ from reward_relay.contracts import (
 )
 from reward_relay.errors import CallFailed, NotSent, PartyRefusesUs, Rejected, Unknown, Unreadable
 from reward_relay.jobs import BLIND, Job, Result, source_party, vendor_party
+from reward_relay.personal import masked
 from reward_relay.routing import unreachable
 from reward_relay.states import Outcome, State, Step
 
@@ -120,7 +121,7 @@ def _placed(job: Job, parties: Parties, order: VendorOrder) -> Result:
         vendor_order_id=order.vendor_order_id,
         vendor_status=order.word,
         status=order.status,
-        answer=order.answer,
+        answer=_discreet(job, order.answer),
     )
 
 
@@ -146,7 +147,7 @@ async def _check(job: Job, parties: Parties) -> Result:
         polls=job.polls + 1,
         vendor_status=order.word,
         status=order.status,
-        answer=order.answer,
+        answer=_discreet(job, order.answer),
     )
 
 
@@ -156,7 +157,7 @@ def _unknown_word(order: VendorOrder) -> str:
 
 def _ended(job: Job, order: VendorOrder, how: str) -> Result:
     outcome = Outcome.FULFILLED if order.progress is Progress.FULFILLED else Outcome.REFUSED
-    detail = f": {order.detail}" if order.detail else ""
+    detail = f": {_discreet(job, order.detail)}" if order.detail else ""
     return Result(
         State.SETTLED,
         Step.CLOSE,
@@ -168,7 +169,7 @@ def _ended(job: Job, order: VendorOrder, how: str) -> Result:
         vendor_order_id=order.vendor_order_id,
         vendor_status=order.word,
         status=order.status,
-        answer=order.answer,
+        answer=_discreet(job, order.answer),
     )
 
 
@@ -184,11 +185,18 @@ async def _close(job: Job, platform: Platform) -> Result:
         return _held(job, f"{done.instruction}; then close this order", "by_hand")
     if isinstance(done, NothingToDo):
         return Result(State.CLOSED, None, None, "nothing_to_do", reason=done.detail)
-    return Result(State.CLOSED, None, None, "ok", reason=done.detail, status=done.status, answer=done.answer)
+    reason, answer = _discreet(job, done.detail), _discreet(job, done.answer)
+    return Result(State.CLOSED, None, None, "ok", reason=reason, status=done.status, answer=answer)
+
+
+def _discreet(job: Job, said: str) -> str:
+    """What somebody else said, without the person whom it is about: it is kept longer than their data."""
+    return masked(said, job.reward.recipient)
 
 
 def after_failure(job: Job, failure: CallFailed) -> Result:
     """What is known after a call failed: held by a definite no, else waiting for the next attempt."""
+    failure.detail, failure.answer = _discreet(job, failure.detail), _discreet(job, failure.answer)
     doubt = job.in_doubt or (isinstance(failure, Unknown) and job.step in IN_DOUBT_STEPS)
     if isinstance(failure, PartyRefusesUs):
         reason = f"{failure.detail}. Mend it, then resume {job.party}: this order is released with it"

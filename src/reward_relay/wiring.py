@@ -30,9 +30,12 @@ from reward_relay.ops import Ops
 from reward_relay.outbound import Outbound, TransportFactory
 from reward_relay.platforms import PLATFORMS
 from reward_relay.polling import Poller
+from reward_relay.purging import Purging
 from reward_relay.reconciling.comparing import AT_ONCE, Limits
 from reward_relay.reconciling.service import Reconciliation
 from reward_relay.reloading import Reloading, changes, guard_changes
+from reward_relay.resealing import Resealing
+from reward_relay.sealing import Sealing
 from reward_relay.settings import Settings
 from reward_relay.shelter import Shelter
 from reward_relay.steps import Parties
@@ -106,6 +109,8 @@ class Relay:
     diffing: Diffing
     evidence: Evidence
     shelter: Shelter
+    purging: Purging
+    resealing: Resealing
     tracing: "Tracing | None" = None
 
     def sheltering(self) -> AbstractAsyncContextManager[None]:
@@ -183,8 +188,9 @@ def build(
         outbound.caller("alerts", settings.alerts.url.get_secret_value())  # a receiver that may not be called: now
     source = source or replace(configured(Path(), {}), path=None)
     reloading = Reloading(settings, source, warn=lambda routes: route_troubles(routes, parties))
-    shelter = Shelter(database, spool_of(settings, database))
-    intake = Intake(database, parties.platforms, lambda: reloading.routes, tracing, shelter, lambda: reloading.guards)
+    sealing, routes, guards = Sealing(settings.encryption_keys), lambda: reloading.routes, lambda: reloading.guards
+    shelter = Shelter(database, spool_of(settings, database), sealing.open)
+    intake = Intake(database, parties.platforms, routes, tracing, shelter, guards, sealing)
     ops = Ops(database, intake, parties, reloading, shelter)
     return Relay(
         settings=settings,
@@ -197,9 +203,11 @@ def build(
         glance=Glance(database, ops),
         reconciliation=Reconciliation(database, intake, parties, _limits(settings)),
         reloading=reloading,
-        diffing=_diffing(database, settings.sources, parties, reloading),
-        evidence=Evidence(database, parties),
         shelter=shelter,
+        evidence=Evidence(database, parties, intake.opened),
+        diffing=_diffing(database, settings.sources, parties, reloading, sealing),
+        purging=Purging(database, intake),
+        resealing=Resealing(database, sealing),
         tracing=tracing,
     )
 
@@ -209,7 +217,9 @@ def spool_of(settings: Settings, database: Database, name: str | None = None) ->
     if not settings.spool_mb:
         return None
     path = spool_path(settings.spool_dir or settings.data_dir / "spool", database.address)
-    return Spool(path.with_name(name) if name else path, settings.spool_mb << 20)
+    sealing = Sealing(settings.encryption_keys)
+    file = path.with_name(name) if name else path
+    return Spool(file, settings.spool_mb << 20, seal=sealing.pack, unseal=sealing.unpack)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -232,13 +242,17 @@ def _parties(settings: Settings, outbound: Outbound) -> Parties:
 
 
 def _diffing(
-    database: Database, running: Mapping[str, SourceSettings], parties: Parties, reloading: Reloading
+    database: Database,
+    running: Mapping[str, SourceSettings],
+    parties: Parties,
+    reloading: Reloading,
+    sealing: Sealing,
 ) -> Diffing:
     """Comparing with other configurations. Their adapters read payloads, and have no way out of this process."""
 
     def current() -> Side:
         routes, guards = reloading.routes, reloading.guards
-        intake = Intake(database, parties.platforms, lambda: routes, guards=lambda: guards)
+        intake = Intake(database, parties.platforms, lambda: routes, guards=lambda: guards, sealing=sealing)
         return Side(intake, parties, guards=guards)
 
     def propose(content: bytes) -> Side:
@@ -249,7 +263,7 @@ def _diffing(
         others = replace(others, platforms={**others.platforms, **same})
         unusual = (*reloading.restart_before(settings), *route_troubles(routes, others))
         differing = (*changes(reloading.routes, routes), *guard_changes(reloading.guards, guards))
-        intake = Intake(database, others.platforms, lambda: routes, guards=lambda: guards)
+        intake = Intake(database, others.platforms, lambda: routes, guards=lambda: guards, sealing=sealing)
         return Side(intake, others, unusual, differing, guards)
 
     return Diffing(database, current, propose)

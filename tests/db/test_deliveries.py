@@ -7,11 +7,12 @@ from reward_relay.contracts import Item, RewardOrder
 from reward_relay.db.deliveries import Arrival, NewOrder, store
 from reward_relay.db.engine import Database
 from reward_relay.intake import new_id, po_number
+from reward_relay.sealing import Stored
 from reward_relay.states import State, Step
 
 
 def arrival(verdict: str, order: NewOrder | None = None) -> Arrival:
-    return Arrival(new_id(), "shop", "webhook", "", {}, b"{}", verdict, external_id="1", order=order)
+    return Arrival(new_id(), "shop", "webhook", "", {}, Stored(b"{}"), verdict, external_id="1", order=order)
 
 
 def new_order() -> NewOrder:

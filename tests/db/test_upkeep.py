@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 import pytest
 from sqlalchemy import text
 
-from reward_relay.db import upkeep
+from reward_relay.db import purging, upkeep
 from reward_relay.db.engine import Database
 from reward_relay.intake import new_id
 from reward_relay.wiring import Relay
@@ -39,9 +39,8 @@ async def age(database: Database, days: int) -> None:
     await run(database, f"UPDATE deliveries SET received_at = received_at - interval '{days} days'")
 
 
-async def purge(database: Database, days: int = 365, batch: int = 1000) -> int:
-    async with database.transaction() as connection:
-        return await upkeep.purge(connection, days, batch)
+async def purge(database: Database, days: int = 365, batch: int = 500) -> tuple[int, int]:
+    return await purging.expired(database, days, batch)
 
 
 async def closed(relay: Relay) -> str:
@@ -72,12 +71,16 @@ async def test_after_its_time_an_order_keeps_key_amounts_and_events_and_no_perso
     before = await relay.ops.order(order_id)
     assert await people_in(database) == list(PERSONAL)
     await age(database, 366)
-    assert await purge(database) == 2
+    assert await purge(database) == (1, 0)
     after = await relay.ops.order(order_id)
     assert await people_in(database) == []
     assert (after["external_id"], after["po_number"]) == (TALKABLE_ID, before["po_number"])
     assert (after["outcome"], after["items"], after["plan"]) == ("fulfilled", before["items"], before["plan"])
-    assert after["events"] == before["events"]
+    assert after["events"][:-1] == before["events"]
+    last = after["events"][-1]
+    assert (last["actor"], last["reason"]) == ("upkeep", "personal data removed, 365 days after the end")
+    assert (last["from_state"], last["to_state"]) == ("closed", "closed")
+    assert after["purged_at"] is not None
     assert [call["key"] for call in after["calls"]] == [before["po_number"]] * len(before["calls"])
 
 
@@ -91,20 +94,21 @@ async def test_the_key_of_a_forgotten_order_still_makes_a_late_copy_a_duplicate(
         webhook = talkable()
         answer = await client.post("/webhooks/talkable", content=webhook.body, headers=webhook.headers)
     assert (answer.json()["verdict"], answer.json()["order_id"]) == ("duplicate", order_id)
+    assert await people_in(database) == []
     assert (await relay.ops.order(order_id))["state"] == "closed"
 
 
 async def test_purging_again_changes_nothing(relay: Relay, database: Database) -> None:
     await closed(relay)
     await age(database, 366)
-    assert await purge(database) > 0
-    assert await purge(database) == 0
+    assert await purge(database) == (1, 0)
+    assert await purge(database) == (0, 0)
 
 
 async def test_before_its_time_nothing_is_forgotten(relay: Relay, database: Database) -> None:
     await closed(relay)
     await age(database, 364)
-    assert await purge(database) == 0
+    assert await purge(database) == (0, 0)
 
 
 async def test_an_open_order_keeps_everything_however_old_it_is(relay: Relay, database: Database) -> None:
@@ -113,16 +117,16 @@ async def test_an_open_order_keeps_everything_however_old_it_is(relay: Relay, da
         held = await accepted(client, "roster", roster())
         await client.post(f"/api/v1/orders/{held}/hold", json={})
     await age(database, 4000)
-    assert await purge(database) == 0
+    assert await purge(database) == (0, 0)
     assert await people_in(database) == list(PERSONAL)
 
 
-async def test_a_batch_is_no_larger_than_asked(relay: Relay, database: Database) -> None:
+async def test_a_backlog_goes_in_batches_until_nothing_is_left(relay: Relay, database: Database) -> None:
     async with client_of(relay) as client, working(relay):
         for number in range(5):
             await ended(relay, await accepted(client, "roster", roster(f"R-{number}")))
     await age(database, 366)
-    assert [await purge(database, batch=2) for _ in range(4)] == [4, 4, 2, 0]
+    assert await purge(database, batch=2) == (5, 0)
 
 
 async def test_an_old_quarantined_delivery_loses_its_body_and_cannot_be_replayed(
@@ -131,7 +135,7 @@ async def test_an_old_quarantined_delivery_loses_its_body_and_cannot_be_replayed
     async with client_of(relay) as client:
         answer = await client.post("/webhooks/roster", content=b"Bob Smith", headers=roster().headers)
         await age(database, 366)
-        assert await purge(database) == 1
+        assert await purge(database) == (0, 1)
         replay = await client.post(f"/api/v1/deliveries/{answer.json()['delivery_id']}/replay", json={})
     assert replay.status_code == 409
     assert "Bob" not in await kept(database)
@@ -140,7 +144,7 @@ async def test_an_old_quarantined_delivery_loses_its_body_and_cannot_be_replayed
 async def test_only_the_newest_rejected_deliveries_are_kept(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "REJECTED_KEPT", 3)
+    monkeypatch.setattr(purging, "REJECTED_KEPT", 3)
     ids = [new_id() for _ in range(6)]
     for number, each in enumerate(ids):
         verdict = "quarantined" if number == 0 else "rejected"

@@ -9,7 +9,7 @@ from hypothesis.stateful import precondition, rule
 from model.base import PICK, Base
 from model.far import PLACING
 from model.world import Parked
-from reward_relay.db import upkeep
+from reward_relay.db import purging
 from reward_relay.errors import DatabaseUnavailable
 from reward_relay.jobs import Job
 
@@ -115,11 +115,7 @@ class Working(Base):
         if seconds < MONTH_S:
             return
 
-        async def purge() -> None:
-            async with self.world.relay.database.transaction() as connection:
-                await upkeep.purge(connection, RETENTION_DAYS)
-
         try:
-            self.run(purge())
+            self.run(purging.expired(self.world.relay.database, RETENTION_DAYS))
         except DatabaseUnavailable:
             return

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from reward_relay.contracts import Plan, RewardOrder
@@ -15,6 +16,7 @@ from reward_relay.db import steering
 from reward_relay.db.engine import notify
 from reward_relay.jobs import source_party
 from reward_relay.routing import completed, differences
+from reward_relay.sealing import Stored
 from reward_relay.states import State, Step
 
 
@@ -51,7 +53,7 @@ class Arrival:
     via: str
     content_type: str
     headers: Mapping[str, str]
-    body: bytes
+    body: Stored
     verdict: str
     reason: str | None = None
     external_id: str | None = None
@@ -70,6 +72,8 @@ class Receipt:
     order_id: str | None = None
     reason: str | None = None
     spooled: bool = False
+    forgotten: bool = False
+    """Nothing personal of it was kept: its order's had been removed before."""
 
 
 INSERT_ORDERS = text("""
@@ -96,13 +100,15 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:actor AS text[]),
 """)
 INSERT_DELIVERIES = text("""
 INSERT INTO deliveries
-  (id, source, received_at, via, content_type, headers, body, verdict, reason, external_id, order_id)
+  (id, source, received_at, via, content_type, headers, body, verdict, reason, external_id, order_id, sealed, purged_at)
 SELECT id, source, COALESCE(received_at, now()), via, content_type, CAST(headers AS jsonb), body, verdict, reason,
-  external_id, order_id
+  external_id, order_id, sealed, CASE WHEN forgotten THEN now() END
 FROM unnest(CAST(:id AS uuid[]), CAST(:source AS text[]), CAST(:via AS text[]), CAST(:content_type AS text[]),
   CAST(:headers AS text[]), CAST(:body AS bytea[]), CAST(:verdict AS text[]), CAST(:reason AS text[]),
-  CAST(:external_id AS text[]), CAST(:order_id AS uuid[]), CAST(:received_at AS timestamptz[]))
-  AS n(id, source, via, content_type, headers, body, verdict, reason, external_id, order_id, received_at)
+  CAST(:external_id AS text[]), CAST(:order_id AS uuid[]), CAST(:received_at AS timestamptz[]),
+  CAST(:sealed AS text[]), CAST(:forgotten AS boolean[]))
+  AS n(id, source, via, content_type, headers, body, verdict, reason, external_id, order_id, received_at, sealed,
+       forgotten)
 ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, reason = excluded.reason, via = excluded.via,
   external_id = excluded.external_id, order_id = excluded.order_id
 WHERE excluded.via = 'replay'
@@ -111,7 +117,7 @@ WHERE excluded.via = 'replay'
 commit did reach the database: what was said of it then stands."""
 KNOWN = text("SELECT id, verdict, reason, order_id FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[]))")
 EXISTING = text("""
-SELECT id, source, external_id, CAST(reward AS text) AS reward FROM orders
+SELECT id, source, external_id, CAST(reward AS text) AS reward, purged_at IS NOT NULL AS purged FROM orders
 WHERE (source, external_id) IN (SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[])))
 """)
 
@@ -121,6 +127,8 @@ UPDATE orders SET reward = CAST(:reward AS jsonb), updated_at = now()
 WHERE id = CAST(:id AS uuid) AND state = 'on_hold' AND held_from = 'received' AND NOT in_doubt RETURNING id
 """)
 SAME = "the same reward arrived before"
+FORGOTTEN = f"{SAME}; its personal data has been removed since, so nothing of this copy is kept"
+NO_NEWS = (SAME, FORGOTTEN)
 
 
 @dataclass(slots=True)
@@ -220,7 +228,9 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     order_id, actor = str(row.id), source_party(arrival.source)
     if arrival.withdrawn is not None:
         await steering.cancel(group.connection, order_id, actor, arrival.withdrawn)
-        return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn)
+        return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn, row.purged)
+    if row.purged:
+        return Receipt(arrival.id, "duplicate", order_id, FORGOTTEN, forgotten=True)
     try:
         first = RewardOrder.model_validate_json(row.reward)
     except ValidationError:
@@ -238,7 +248,7 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
 
 
 def _is_old_news(arrival: Arrival, receipt: Receipt) -> bool:
-    return arrival.via == "poll" and receipt.verdict == "duplicate" and receipt.reason == SAME
+    return arrival.via == "poll" and receipt.verdict == "duplicate" and receipt.reason in NO_NEWS
 
 
 async def _complete(group: _Group, order_id: str, actor: str, first: RewardOrder, later: RewardOrder) -> None:
@@ -258,6 +268,7 @@ async def _insert_deliveries(
     """Every delivery, but for what polling lists again and again without news."""
     news = [pair for pair in zip(arrivals, receipts, strict=True) if not _is_old_news(*pair)]
     arrivals, receipts = [arrival for arrival, _ in news], [receipt for _, receipt in news]
+    kept = [(arrival, receipt.forgotten) for arrival, receipt in news]
     await connection.execute(
         INSERT_DELIVERIES,
         {
@@ -265,12 +276,32 @@ async def _insert_deliveries(
             "source": [each.source for each in arrivals],
             "via": [each.via for each in arrivals],
             "content_type": [each.content_type for each in arrivals],
-            "headers": [json.dumps(dict(each.headers)) for each in arrivals],
-            "body": [each.body for each in arrivals],
+            "headers": [json.dumps({} if gone else dict(each.headers)) for each, gone in kept],
+            "body": [b"" if gone else each.body.body for each, gone in kept],
+            "sealed": [None if gone else each.body.key for each, gone in kept],
+            "forgotten": [gone for _, gone in kept],
             "verdict": [receipt.verdict for receipt in receipts],
             "reason": [receipt.reason for receipt in receipts],
             "external_id": [each.external_id for each in arrivals],
             "order_id": [receipt.order_id for receipt in receipts],
             "received_at": [each.received_at for each in arrivals],
         },
+    )
+
+
+def unstorable(arrival: Arrival, error: DBAPIError) -> Arrival:
+    """The delivery as the database will take it, when it refused the order that came of it."""
+    reason = (
+        f"the database refused the order ({type(error.orig).__name__}); this is a fault of ours, "
+        f"report it with the delivery and replay it after the fix"
+    )
+    return replace(
+        arrival,
+        verdict="quarantined",
+        reason=reason,
+        external_id=None,
+        order=None,
+        withdrawn=None,
+        headers={},
+        content_type=arrival.content_type.replace("\x00", ""),
     )

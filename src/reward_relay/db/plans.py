@@ -28,6 +28,8 @@ ORDER BY made_at DESC LIMIT 1
 """)
 USE = text("UPDATE plans SET used_at = now() WHERE id = CAST(:id AS uuid) AND used_at IS NULL RETURNING id")
 RESULT = text("UPDATE plans SET result = CAST(:result AS jsonb) WHERE id = CAST(:id AS uuid)")
+NAMING = text("SELECT count(*) FROM plans WHERE strpos(lower(CAST(content AS text)), :words) > 0")
+FORGET_NAMING = text("DELETE FROM plans WHERE strpos(lower(CAST(content AS text)), :words) > 0")
 FORGET = text("DELETE FROM plans WHERE made_at < now() - make_interval(days => :days)")
 
 
@@ -82,6 +84,16 @@ async def use(connection: AsyncConnection, token: str, actor: str) -> Row:
 async def note_result(connection: AsyncConnection, token: str, result: Any) -> None:
     """Write down what became of the plan so far, in the transaction that does it."""
     await connection.execute(RESULT, {"id": token, "result": json.dumps(result, default=str)})
+
+
+async def count_naming(connection: AsyncConnection, words: str) -> int:
+    """How many plans and reports hold these words, given in lower case: somebody searched for them."""
+    return int((await connection.execute(NAMING, {"words": words})).scalar_one())
+
+
+async def forget_naming(connection: AsyncConnection, words: str) -> None:
+    """Remove those."""
+    await connection.execute(FORGET_NAMING, {"words": words})
 
 
 async def forget(connection: AsyncConnection) -> None:

@@ -12,6 +12,7 @@ from reward_relay.db import search
 from reward_relay.db.search import as_uuid
 from reward_relay.db.tables import calls, deliveries, order_events, orders
 from reward_relay.errors import Invalid
+from reward_relay.sealing import Stored
 from reward_relay.states import State
 
 Row = dict[str, Any]
@@ -144,7 +145,7 @@ async def list_deliveries(connection: AsyncConnection, filters: Mapping[str, Any
     wanted = [deliveries.c[name] == filters[name] for name in ("source", "verdict", "order_id") if filters.get(name)]
     if filters.get("before"):
         wanted.append(deliveries.c.id < filters["before"])
-    shown = [column for column in deliveries.c if column.name not in ("body", "headers")]
+    shown = [column for column in deliveries.c if column.name not in ("body", "headers", "sealed")]
     size = func.octet_length(deliveries.c.body).label("bytes")
     found = await connection.execute(
         select(*shown, size).where(and_(True, *wanted)).order_by(deliveries.c.id.desc()).limit(limit)
@@ -153,20 +154,28 @@ async def list_deliveries(connection: AsyncConnection, filters: Mapping[str, Any
 
 
 async def find_delivery(connection: AsyncConnection, delivery_id: str, *, lock: bool = False) -> Row | None:
-    """One delivery with its bytes."""
+    """One delivery with its body as it is stored."""
     exact = as_uuid(delivery_id)
     if exact is None:
         return None
     query = select(deliveries).where(deliveries.c.id == exact)
     row: RowMapping | None = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
-    return dict(row) if row else None
+    return with_body(row) if row else None
+
+
+def with_body(row: RowMapping) -> Row:
+    """A row of deliveries whose body is what it is: perhaps sealed, to be read through `Intake.opened`."""
+    body = bytes(row["body"] or b"")
+    found = {**row, "body": Stored(body, row["sealed"])}
+    del found["sealed"]
+    return found
 
 
 async def find_deliveries(connection: AsyncConnection, ids: Sequence[str]) -> list[Row]:
     """What is needed to read these deliveries again."""
-    wanted = select(*(deliveries.c[name] for name in ("id", "source", "body", "content_type")))
+    wanted = select(*(deliveries.c[name] for name in ("id", "source", "body", "sealed", "content_type")))
     found = await connection.execute(wanted.where(deliveries.c.id.in_(ids)))
-    return [dict(row) for row in found.mappings()]
+    return [with_body(row) for row in found.mappings()]
 
 
 async def select_orders(

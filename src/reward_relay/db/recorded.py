@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from reward_relay.db.queries import CLOCKS_MS, Row, first_id
+from reward_relay.db.queries import CLOCKS_MS, Row, first_id, with_body
 from reward_relay.db.search import by_values
 from reward_relay.db.tables import deliveries, orders
 
@@ -15,7 +15,8 @@ from reward_relay.db.tables import deliveries, orders
 async def arrivals(connection: AsyncConnection, since: datetime, before: uuid.UUID | None, limit: int) -> list[Row]:
     """Deliveries with their bytes, newest first: of each reward the one that made its order, and quarantined ones."""
     await by_values(connection)
-    shown = [deliveries.c[name] for name in ("id", "source", "received_at", "content_type", "body", "external_id")]
+    named = ("id", "source", "received_at", "content_type", "body", "sealed", "external_id")
+    shown = [deliveries.c[name] for name in named]
     of_delivery = select(orders.c.po_number, orders.c.delivery_id).where(orders.c.id == deliveries.c.order_id)
     order = of_delivery.limit(1).lateral("its_order")  # the limit keeps it a look at one row, not a join of the tables
     wanted: list[Any] = [
@@ -35,7 +36,7 @@ async def arrivals(connection: AsyncConnection, since: datetime, before: uuid.UU
         .order_by(deliveries.c.id.desc())
         .limit(limit)
     )
-    return [dict(row) for row in found.mappings()]
+    return [with_body(row) for row in found.mappings()]
 
 
 async def held(connection: AsyncConnection, before: uuid.UUID | None, limit: int) -> list[Row]:
@@ -49,10 +50,10 @@ async def held(connection: AsyncConnection, before: uuid.UUID | None, limit: int
         wanted.append(orders.c.id < before)
     shown = [orders.c[name] for name in ("id", "po_number", "source", "external_id", "created_at", "reward")]
     found = await connection.execute(
-        select(*shown, deliveries.c.body, deliveries.c.content_type)
+        select(*shown, deliveries.c.body, deliveries.c.sealed, deliveries.c.content_type)
         .select_from(orders.outerjoin(deliveries, deliveries.c.id == orders.c.delivery_id))
         .where(*wanted)
         .order_by(orders.c.id.desc())
         .limit(limit)
     )
-    return [dict(row) for row in found.mappings()]
+    return [with_body(row) for row in found.mappings()]

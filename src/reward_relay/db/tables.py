@@ -65,6 +65,8 @@ deliveries = Table(
     Column("reason", Text),
     Column("external_id", Text),
     Column("order_id", Uuid),
+    Column("purged_at", DateTime(timezone=True), comment="body and headers removed"),
+    Column("sealed", Text, comment="digest of the key that sealed the body; NULL = plain"),
     Index("deliveries_order_id", "order_id"),
     Index(
         "deliveries_trouble",
@@ -73,6 +75,7 @@ deliveries = Table(
         postgresql_where=text("verdict <> 'accepted'"),
     ),
     Index("deliveries_source", "source", "id"),
+    Index("deliveries_to_purge", "received_at", "id", postgresql_where=text("purged_at IS NULL")),
 )
 
 orders = Table(
@@ -111,6 +114,7 @@ orders = Table(
     Column("cap", Text, comment="the cap that holds it"),
     Column("counted_on", Date, comment="UTC day whose caps this plan counts for"),
     Column("asked", JSONB, comment="who asked for a release that needs a second person, and for which exactly"),
+    Column("purged_at", DateTime(timezone=True), comment="personal data removed"),
     UniqueConstraint("source", "external_id"),
     UniqueConstraint("po_number"),
     CheckConstraint(f"state IN ({_quoted(State)})", name="state"),
@@ -123,6 +127,7 @@ orders = Table(
     Index("orders_due", "party", "step", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("orders_open", "state", "id", postgresql_where=text("state <> 'closed'")),
     Index("orders_closed", "updated_at", "outcome", postgresql_where=text("state = 'closed'")),
+    Index("orders_to_purge", "updated_at", postgresql_where=text("state = 'closed' AND purged_at IS NULL")),
 )
 
 order_search = Table(

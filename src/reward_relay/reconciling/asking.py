@@ -6,9 +6,10 @@ from typing import Any
 
 import structlog
 
-from reward_relay.contracts import Vendor, VendorOrder
+from reward_relay.contracts import Recipient, Vendor, VendorOrder
 from reward_relay.errors import CallFailed, NotSent, PartyRefusesUs, Rejected
 from reward_relay.outbound import failure_of
+from reward_relay.personal import masked
 
 log = structlog.get_logger()
 Row = Mapping[str, Any]
@@ -96,7 +97,7 @@ class Asking:
             return True
         self._unanswered[name] = self._unanswered.get(name, 0) + 1
         self._failures[name] = self._failures.get(name, 0) + 1
-        detail = failure.detail if failure else "a fault of ours; the log says more"
+        detail = masked(failure.detail, Recipient()) if failure else "a fault of ours; the log says more"
         slow_down = isinstance(failure, NotSent) and failure.status == 429
         if slow_down or isinstance(failure, PartyRefusesUs) or self._failures[name] >= PATIENCE:
             wait = f"; it asks to wait {round(failure.retry_after_s)} s" if failure and failure.retry_after_s else ""

@@ -45,7 +45,8 @@ class DiffHeld(BaseModel):
 class RoutesDiff(BaseModel):
     """What would have been. `cut` says what ended the look early (limit or time), `oldest` how far it got.
 
-    `purged` are deliveries without a body, `repeats` those that are not understood today and would be duplicates.
+    `purged` are deliveries without a body, `sealed` those whose key is missing, `repeats` those that are not understood
+    today and would be duplicates.
     """
 
     note: str
@@ -53,6 +54,7 @@ class RoutesDiff(BaseModel):
     looked_at: int
     changed: int
     purged: int
+    sealed: int
     repeats: int
     cut: Literal["limit", "time"] | None
     oldest: datetime | None

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from reward_relay.diffing import ANSWER_WITHIN_S, Diffing
 from reward_relay.errors import ConfigurationError, Invalid
 from reward_relay.ops import Ops
+from reward_relay.purging import Purging
 from reward_relay.web.auth import Operator, Viewer
 from reward_relay.web.diff_schemas import RoutesDiff
 from reward_relay.web.documented import errors, only_documented
@@ -96,6 +97,15 @@ async def refuse_order(request: Request, actor: Operator, order_id: OrderKey, bo
 async def close_order(request: Request, actor: Operator, order_id: OrderKey, body: Closing) -> Any:
     """End it without telling the platform; `outcome` says how, where the relay does not know (default cancelled)."""
     return await _ops(request).close(order_id, actor, body.note or "", body.outcome)
+
+
+@orders.post("/orders/{order_id}/purge", response_model=OrderDetail, responses=ACT)
+async def purge_order(request: Request, actor: Operator, order_id: OrderKey, body: Note) -> Any:
+    """Remove the personal data of a closed order and its deliveries; key, amounts and events stay."""
+    purging: Purging = request.app.state.relay.purging
+    found = await purging.about_order(order_id)
+    await purging.forget(found, actor, body.note or "")
+    return await _ops(request).order(found.orders[0]["id"])
 
 
 @deliveries.get("/deliveries", response_model=Deliveries, responses=READ)

@@ -105,6 +105,7 @@ class Order(BaseModel):
     asked: Asked | None
     created_at: datetime
     updated_at: datetime
+    purged_at: datetime | None
 
 
 class Entry(BaseModel):
@@ -155,7 +156,7 @@ class Orders(BaseModel):
 
 
 class Delivery(BaseModel):
-    """What arrived. `bytes` is the size of the body."""
+    """What arrived. `bytes` is the size of the body as it is stored; at `purged_at` it was removed."""
 
     id: uuid.UUID
     source: str
@@ -166,14 +167,16 @@ class Delivery(BaseModel):
     reason: str | None
     external_id: str | None
     order_id: uuid.UUID | None
+    purged_at: datetime | None
     bytes: int | None = None
 
 
 class DeliveryDetail(Delivery):
-    """With the body verbatim, but for a platform's own secret in it."""
+    """With the body verbatim, but for a platform's own secret in it. Without it, `no_body` says why."""
 
     headers: dict[str, str]
     body: str
+    no_body: str | None
 
 
 class Deliveries(BaseModel):

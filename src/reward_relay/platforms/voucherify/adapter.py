@@ -235,7 +235,7 @@ class Adapter:
         if failure is not None:
             detail = f"{self._caller.party} did not roll the redemption back: {failure[:200]}"
             raise Rejected(detail, status=answer.status, answer=answer.kept())
-        return Closed(f"told by {request.method} {request.url.partition('?')[0]}", status=answer.status)
+        return Closed(f"told by {_shown(request)}", status=answer.status)
 
     # --- calls -------------------------------------------------------------------------------------------
 
@@ -280,6 +280,12 @@ def _redemption_id(event: wire.Event) -> str:
     if redemption_id is None:
         raise Unreadable("redemption.id is missing (or is no id); without it nobody can tell two redemptions apart")
     return redemption_id
+
+
+def _shown(request: OutboundRequest) -> str:
+    """Which call it was. The id of a customer stays out of it: this is kept longer than the person's data."""
+    where = request.url.partition("?")[0]
+    return f"{request.method} {where.rpartition('/')[0] if '/v1/customers/' in where else where}"
 
 
 def _instruction(order: RewardOrder, ending: Ending) -> str:

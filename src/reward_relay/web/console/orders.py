@@ -117,6 +117,5 @@ def _mark(order: Any) -> str:
 def _order(
     request: Request, session: Session, order: Any, status: int = 200, template: str = "order.html", **more: Any
 ) -> Response:
-    settings = request.app.state.relay.settings
-    context = {"order": order, "mark": _mark(order), "outcomes": list(Outcome), "days": settings.retention_days}
+    context = {"order": order, "mark": _mark(order), "outcomes": list(Outcome)}
     return page(request, template, session, status, **context, **more)
