@@ -124,3 +124,14 @@ def kept_headers(request: InboundRequest) -> dict[str, str]:
         for name, value in request.headers.items()
         if name in names or name.endswith("-signature")
     }
+
+
+NUMBERLIKE = re.compile(r"(?=\D*\d)[\d.,' €$£¥]{1,12}(?:[A-Z]{3})?")
+
+
+def quoted_number(value: Any) -> str:
+    """A refused number for people, if it looks like one: whatever else stands there could be about a person."""
+    text = text_of(value)
+    if text is None:
+        return f"a {type(value).__name__}"
+    return ascii(text) if NUMBERLIKE.fullmatch(text) else f"a text of {len(text)} characters"

@@ -3,14 +3,27 @@
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Any, Literal
 
 import structlog
 
-EMAIL = re.compile(r"([A-Za-z0-9._%+\-]{1,64})@([A-Za-z0-9.\-]+)")
-REFUSED_ROW = re.compile(r"(DETAIL:\s*).*")
+EMAIL = re.compile(r"([A-Za-z0-9._%+\-]{1,64})(?:@|%40)([A-Za-z0-9.\-]+)")
+REFUSED_ROW = re.compile(r"(DETAIL:\s*|invalid input (?:for query argument \$\d+|syntax for type [\w ]+): ).*")
 TOKEN_IN_PATH = re.compile(r"(RR-[0-9A-Z]{16})\.[A-Za-z0-9_\-]+")
+VALUE = re.compile(
+    r"input_value=.*?(?=, input_type=|\]|$)"
+    r"|'(?:[^'\\\n]|\\.)*'"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|(?<![\w-])\d{7,}(?!\w)",
+    re.MULTILINE,
+)
+"""What a refused value looks like in the message of an error."""
+QUOTES_VALUES = (ValueError, LookupError)
+"""Errors of Python and its libraries, pydantic's too, that say what they could not read."""
+CHAINED = "\n\nwhich led to:\n\n"
 
 
 def redact(text: str) -> str:
@@ -33,6 +46,25 @@ def _clean(value: Any) -> Any:
     return redact(value if isinstance(value, str) else repr(value))
 
 
+def error_text(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
+    """An error with its causes and where each was raised, but without the values that it could not read."""
+    told: list[str] = []
+    error: BaseException | None = exc_info[1]
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        message = VALUE.sub("…", redact(str(error))) if isinstance(error, QUOTES_VALUES) else str(error)
+        where = "".join(traceback.format_tb(error.__traceback__))
+        told.append(f"Traceback (most recent call last):\n{where}{type(error).__qualname__}: {message}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return CHAINED.join(reversed(told))
+
+
+def processors(renderer: Any) -> list[Any]:
+    """What an event goes through, the last step being `renderer`."""
+    return [structlog.processors.ExceptionRenderer(error_text), _redacted, renderer]
+
+
 def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     """Set up this process's logging, to standard error."""
     shared: list[Any] = [
@@ -46,10 +78,9 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
         if as_text
         else structlog.processors.JSONRenderer()
     )
-    errors = structlog.processors.format_exc_info
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, errors, _redacted, renderer],
+        processors=[*shared, *processors(renderer)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -60,9 +91,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                errors,
-                _redacted,
-                renderer,
+                *processors(renderer),
             ],
         )
     )

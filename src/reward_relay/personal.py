@@ -27,7 +27,8 @@ def masked(text: str, recipient: Recipient) -> str:
     small = text.lower()
     for form in sorted({form for value in _values(recipient) for form in _spellings(value)}, key=len, reverse=True):
         if form.lower() in small:
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", STARS, text, flags=re.IGNORECASE)
+            edge = r"[\w-]" if form.isdigit() else r"\w"
+            text = re.sub(rf"(?<!{edge}){re.escape(form)}(?!{edge})", STARS, text, flags=re.IGNORECASE)
     for part in (recipient.name or "").split():
         if len(part) >= LEAST and part in text:
             text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", STARS, text)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from reward_relay.contracts import Address, Item, Money, Recipient, RewardOrder, clean_text, read_json
 from reward_relay.errors import Unreadable
-from reward_relay.inbound import dig, folded, text_of
+from reward_relay.inbound import dig, folded, quoted_number, text_of
 
 ADDRESS_FIELDS = ("line1", "line2", "city", "state", "postal_code", "country")
 ITEM_FIELDS = ("sku", "item_name", "quantity", "value", "currency")
@@ -366,7 +366,7 @@ class Reader:
             return read(raw)
         except (ValueError, ArithmeticError):
             raise Unreadable(
-                f"{where}.{field} is {ascii(text_of(raw) or raw)[:40]}, not {wanted}; correct it on the platform, or "
+                f"{where}.{field} is {quoted_number(raw)}, not {wanted}; correct it on the platform, or "
                 f"name its place in {self._where(field)}"
             ) from None
 
