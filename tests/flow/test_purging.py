@@ -85,7 +85,6 @@ async def test_nothing_that_comes_later_brings_the_person_back(
     shown = (await client.get(f"/api/v1/deliveries/{answer.json()['delivery_id']}")).json()
     assert (shown["body"], shown["headers"]) == ("", {})
     assert "personal data was removed" in shown["no_body"]
-    assert (await client.get(f"/orders/{order_id}", follow_redirects=False)).status_code in (200, 303)
     assert "example.com" not in (await everything(relay.database)).replace("orders@example.com", "")
 
 
@@ -171,9 +170,9 @@ async def test_an_order_s_page_stays_fine(relay: Relay, client: httpx.AsyncClien
     assert "personal data removed on" in page.text
 
 
-async def test_a_backlog_of_years_goes_in_one_run(relay: Relay, database: Database) -> None:
+async def test_a_backlog_of_years_goes_in_one_run(relay: Relay, database: Database, database_url: str) -> None:
 
-    await fill(relay.database.address.render_as_string(hide_password=False), 3_000, 50)
+    await fill(database_url, 3_000, 50)
     await run(database, "UPDATE orders SET updated_at = updated_at - interval '3 years'")
     await run(database, "UPDATE deliveries SET received_at = received_at - interval '3 years'")
     await relay.poller().purge()
