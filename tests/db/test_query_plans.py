@@ -30,6 +30,7 @@ from sqlalchemy import event, text
 
 from reward_relay.db import ledger, orders, queries, reconcile, recorded, search
 from reward_relay.db.embedded import Embedded
+from reward_relay.sealing import Stored
 from reward_relay.wiring import Relay
 from support.relays import OPERATOR, client_of, relay_of, settings
 from support.steered import unreachable
@@ -224,6 +225,23 @@ async def test_reconciling_diffing_and_following_are_served_by_indexes(relay: Re
             await ledger.strays(connection, some[0]["id"], some[-1]["id"])
             await ledger.callback_token(connection, some[0]["id"])
     assert plans.seen > 15
+    assert not plans.wrong, "\n".join(plans.wrong)
+
+
+async def test_forgetting_and_resealing_are_served_by_indexes(relay: Relay, known: Known) -> None:
+    with watched(relay) as plans:
+        async with relay.database.transaction() as connection:
+            values = {"actor": "a", "reason": "r", "days": 1, "batch": 100}
+            await connection.execute(purging.EXPIRED_ORDERS, values)
+            place = {"at": purging.FIRST.at, "id": purging.FIRST.id}
+            await connection.execute(purging.EXPIRED_DELIVERIES, {**place, "days": 1, "batch": 100})
+            await purging.of_orders(connection, [known.closed_order], "a", "r")
+            await purging.of_deliveries(connection, [known.closed_order])
+            assert await purging.bodies_after(connection, purging.FIRST)
+            assert await sealed.sealed_otherwise(connection, "12345678", purging.FIRST)
+            await sealed.keep(connection, [(known.closed_order, Stored(b"x", "12345678"))])
+            await purging.candidates(connection, "ana.1@example.com")
+    assert plans.seen > 8
     assert not plans.wrong, "\n".join(plans.wrong)
 
 
