@@ -28,7 +28,7 @@ from bench.filling import fill
 from bench.pages import KNOWN, Known, addresses, lists_of_orders
 from sqlalchemy import event, text
 
-from reward_relay.db import ledger, orders, queries, reconcile, recorded, search
+from reward_relay.db import ledger, orders, purging, queries, reconcile, recorded, sealed, search
 from reward_relay.db.embedded import Embedded
 from reward_relay.sealing import Stored
 from reward_relay.wiring import Relay
@@ -232,6 +232,7 @@ async def test_forgetting_and_resealing_are_served_by_indexes(relay: Relay, know
     with watched(relay) as plans:
         async with relay.database.transaction() as connection:
             values = {"actor": "a", "reason": "r", "days": 1, "batch": 100}
+            await search.by_values(connection)
             await connection.execute(purging.EXPIRED_ORDERS, values)
             place = {"at": purging.FIRST.at, "id": purging.FIRST.id}
             await connection.execute(purging.EXPIRED_DELIVERIES, {**place, "days": 1, "batch": 100})

@@ -102,6 +102,7 @@ async def expired(database: Database, days: int, batch: int = BATCH) -> tuple[in
     forgotten = more = 0
     while True:
         async with database.transaction() as connection:
+            await search.by_values(connection)
             found = (await connection.execute(EXPIRED_ORDERS, {**values, "batch": batch})).one()
         forgotten += found.orders
         if found.orders < batch:
@@ -109,6 +110,7 @@ async def expired(database: Database, days: int, batch: int = BATCH) -> tuple[in
     place: Place | None = FIRST
     while place is not None:
         async with database.transaction() as connection:
+            await search.by_values(connection)
             rows = (await connection.execute(EXPIRED_DELIVERIES, {**_from(place), "days": days, "batch": batch})).all()
             more += await of_deliveries(connection, [str(row.id) for row in rows if not row.needed])
         place = Place(rows[-1].received_at, rows[-1].id) if len(rows) == batch else None
@@ -120,6 +122,7 @@ async def expired(database: Database, days: int, batch: int = BATCH) -> tuple[in
 
 async def of_orders(connection: AsyncConnection, ids: Sequence[str], actor: str, reason: str) -> tuple[int, int]:
     """Forget the persons of those of these orders that are closed; returns how many orders and deliveries."""
+    await search.by_values(connection)
     found = (await connection.execute(THESE_ORDERS, {"ids": list(ids), "actor": actor, "reason": reason})).one()
     return found.orders, found.deliveries
 
