@@ -188,7 +188,7 @@ async def test_an_order_whose_personal_data_is_gone_still_has_its_page(
         await connection.execute(text("UPDATE deliveries SET received_at = now() - interval '400 days'"))
     await relay.poller().purge()
     await sign_in(browser)
-    assert "forgotten" in await page(browser, f"/orders/{order_id}")
+    assert "personal data removed on" in await page(browser, f"/orders/{order_id}")
     assert "smith" not in (await page(browser, "/orders")).lower()
 
 
