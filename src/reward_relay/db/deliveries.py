@@ -228,7 +228,7 @@ async def _settle(group: _Group, arrival: Arrival) -> Receipt:
     order_id, actor = str(row.id), source_party(arrival.source)
     if arrival.withdrawn is not None:
         await steering.cancel(group.connection, order_id, actor, arrival.withdrawn)
-        return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn, row.purged)
+        return Receipt(arrival.id, "accepted", order_id, arrival.withdrawn, forgotten=row.purged)
     if row.purged:
         return Receipt(arrival.id, "duplicate", order_id, FORGOTTEN, forgotten=True)
     try:
