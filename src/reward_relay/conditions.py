@@ -18,7 +18,7 @@ from reward_relay.db import caps, placing
 from reward_relay.db.alert_conditions import MOST_COUNTED
 from reward_relay.db.alerts import Fresh, Turn
 from reward_relay.db.queries import Row
-from reward_relay.guards import ADVICE, NEARLY, TWO, Guards, Used, usage
+from reward_relay.guards import HELD, NEARLY, TWO, Guards, Used, usage
 from reward_relay.logs import redact
 from reward_relay.settings import Alerts
 
@@ -57,7 +57,7 @@ KINDS = (
     ),
     Kind(
         "cap",
-        (ADVICE,),
+        (HELD,),
         "a cap holds them",
         "Find out whether the route's value and the number are right: then raise the cap and release, else refuse",
     ),

@@ -13,8 +13,9 @@ from reward_relay.amounts import Caps
 from reward_relay.contracts import Plan
 from reward_relay.settings import Route, Settings
 
+HELD = "held by a cap:"
+"""Begins every reason of a cap; alerts know these holds by it."""
 ADVICE = "release it: it then goes beyond the cap and is counted"
-"""Ends every reason of a cap; alerts know these holds by it."""
 TWO = "it needs two persons: a release asks the second, a release by another key sends it"
 """The same for what one person may not have placed alone."""
 NEARLY = Decimal("0.8")
@@ -136,7 +137,7 @@ def _dear(scope: Scope, value: Decimal) -> Iterator[Over]:
     limit = scope.caps.order_value
     if limit is not None and value > limit:
         cap = f"{scope.name}.order_value"
-        reason = f"held by a cap: it is worth {value:,.2f}, and {cap} is {limit:,.2f}; raise that, or {ADVICE}"
+        reason = f"{HELD} it is worth {value:,.2f}, and {cap} is {limit:,.2f}; raise that, or {ADVICE}"
         yield Over(scope.name, cap, value - limit, reason)
 
 
@@ -145,11 +146,11 @@ def _spent(scope: Scope, value: Decimal, used: Used) -> Iterator[Over]:
     limit, most = scope.caps.day_value, scope.caps.day_count
     if limit is not None and used.value + value > limit:
         cap = f"{scope.name}.day_value"
-        reason = f"held by a cap: it is worth {value:,.2f}, and of {cap} ({limit:,.2f}) today's orders used "
+        reason = f"{HELD} it is worth {value:,.2f}, and of {cap} ({limit:,.2f}) today's orders used "
         yield Over(scope.name, cap, used.value + value - limit, f"{reason}{used.value:,.2f}; {later}")
     if most is not None and used.number + 1 > most:
         cap = f"{scope.name}.day_count"
-        reason = f"held by a cap: {cap} is {most}, and {used.number} orders were sent today; {later}"
+        reason = f"{HELD} {cap} is {most}, and {used.number} orders were sent today; {later}"
         yield Over(scope.name, cap, Decimal(used.number + 1 - most), reason)
 
 
