@@ -4,6 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from reward_relay.contracts import Item, RewardOrder
+from reward_relay.db import queries
 from reward_relay.db.deliveries import Arrival, NewOrder, store
 from reward_relay.db.engine import Database
 from reward_relay.intake import new_id, po_number
@@ -31,3 +32,18 @@ async def test_an_informational_delivery_stays_so_beside_a_duplicate_of_the_same
         ("informational", None),
         ("duplicate", first.order_id),
     ]
+
+
+async def test_of_two_replays_at_once_the_delivery_keeps_the_word_of_the_one_that_made_the_order(
+    database: Database,
+) -> None:
+    async with database.transaction() as connection:
+        (kept,) = await store(connection, [arrival("quarantined")])
+    again = [replace(arrival("accepted", new_order()), id=kept.delivery_id, via="replay") for _ in range(2)]
+    for each in again:
+        async with database.transaction() as connection:
+            await store(connection, [each])
+    async with database.transaction() as connection:
+        row = await queries.find_delivery(connection, kept.delivery_id)
+    assert row is not None
+    assert (row["verdict"], str(row["order_id"])) == ("accepted", again[0].order and again[0].order.id)

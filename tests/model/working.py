@@ -8,6 +8,7 @@ from hypothesis.stateful import precondition, rule
 
 from model.base import PICK, Base
 from model.far import PLACING
+from model.invariants import Seen, look
 from model.world import Parked
 from reward_relay.db import purging
 from reward_relay.errors import DatabaseUnavailable
@@ -79,6 +80,9 @@ class Working(Base):
         """The results of calls, perhaps long after the lease; many in one transaction."""
         waiting = self.parked(True)
         waiting = waiting if all_at_once else [waiting[pick % len(waiting)]]
+        holders = {(str(row["id"]), str(row["claim"])) for row in self.seen.orders}
+        late = {each.job.id for each in waiting if (each.job.id, each.job.claim) not in holders}
+        late -= {each.job.id for each in waiting if (each.job.id, each.job.claim) in holders}
 
         async def record() -> None:
             for each in waiting:
@@ -86,7 +90,17 @@ class Working(Base):
                 each.open.set_result([])
             await self.world.settled()
 
+        before = self.of(late, self.seen)
         self.run(record())
+        assert self.of(late, self.run(look(self.world))) == before, "a worker recorded what it held no more"
+
+    def of(self, ids: set[str], seen: Seen) -> list[Any]:
+        """These orders, with their events."""
+        hidden = ("now", "claimed")
+        rows = [{name: value for name, value in row.items() if name not in hidden} for row in seen.orders]
+        return [row for row in rows if str(row["id"]) in ids] + [
+            event for event in seen.events if str(event["order_id"]) in ids
+        ]
 
     @rule(number=st.integers(0, 1))
     def work(self, number: int) -> None:

@@ -111,7 +111,7 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:source AS text[]), CAST(:via AS text[]), 
        forgotten)
 ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, reason = excluded.reason, via = excluded.via,
   external_id = excluded.external_id, order_id = excluded.order_id
-WHERE excluded.via = 'replay'
+WHERE excluded.via = 'replay' AND deliveries.order_id IS NULL
 """)
 """A delivery that is replayed keeps its row: the conflict is with itself. So it is with one from the spool whose first
 commit did reach the database: what was said of it then stands."""
