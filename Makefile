@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check audit bench bench-pages bench-parties outage format lock clean
+.PHONY: help demo test check audit bench bench-pages bench-parties outage fuzz format lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench-parties: $(READY) ## A vendor in trouble beside others, and a backlog that
 outage: $(READY) ## PostgreSQL away for a minute under 50 webhooks a second: killed, then hanging (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.outage --how kill $(ARGS)
 	@$(BIN)/python -m bench.outage --how hang $(ARGS)
+
+fuzz: $(READY) ## Hostile requests over sockets: answers, memory, slowest (ARGS="--requests 100000 --seed 1")
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix .

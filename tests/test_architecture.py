@@ -50,7 +50,9 @@ MAY_IMPORT = {
     "steps": "contracts errors jobs personal routing states",
     "db": "contracts errors guards jobs routing sealing states",
     "shelter": "db errors metrics sealing",
-    "intake": "contracts db errors guards inbound jobs routing sealing settings shelter states",
+    "beside": "",
+    "rejecting": "contracts db errors logs sealing",
+    "intake": "beside contracts db errors guards inbound jobs rejecting routing sealing settings shelter states",
     "worker": "admission db errors jobs metrics outbound states steps",
     "admission": "db guards jobs metrics states",
     "heartbeat": "db errors",
@@ -79,14 +81,15 @@ MAY_IMPORT = {
     "platforms": "contracts " + " ".join(f"platforms.{name}" for name in PLATFORMS),
     "vendors": "contracts " + " ".join(f"vendors.{name}" for name in VENDORS),
     # The edge.
-    "web": "bulk contracts db diffing errors keys metrics near ops purging reconciling settings shelter "
+    "web": "bulk contracts db diffing errors keys logs metrics near ops purging reconciling settings shelter "
     "states web.console",
     "web.console": "contracts diffing errors keys ops reconciling settings states web",
     "wiring": "admission alerting bulk conditions contracts db diffing errors evidence explaining glance "
     "guards heartbeat intake jobs loading ops outbound platforms polling purging reconciling "
     "reloading resealing sealing settings shelter steps tracing vendors worker",
     "migrating": "db errors",
-    "processes": "cautions db errors keys loading logs metrics migrating reloading settings web wiring",
+    "server": "metrics",
+    "processes": "cautions db errors keys loading logs metrics migrating reloading server settings web wiring",
     "terminal": "errors",
     "placing_cli": "db orders_cli placing terminal",
     "orders_cli": "db errors keys ops processes settings states terminal wiring",
@@ -134,7 +137,8 @@ ONLY_IN = {
     "markupsafe": "web.console",
     "itsdangerous": "web.console",
     "standardwebhooks": "alerting",
-    "uvicorn": "processes",
+    "uvicorn": "server",
+    "httptools": "server",
     "dotenv": "loading",
     "typer": "alerts_cli bulk_cli cli config_cli deliveries_cli ledger_cli orders_cli placing_cli purge_cli "
     "reconcile_cli spool_cli tail_cli terminal",

@@ -33,6 +33,7 @@ Text = Annotated[str, BeforeValidator(clean_text)]
 """Text from outside, cleaned."""
 OptionalText = Annotated[str | None, BeforeValidator(clean_text)]
 """The same where it may be missing; an empty text counts as missing."""
+MAX_ITEMS, MAX_JSON_PARTS = 200, 20_000  # a megabyte of commas takes half a second to read: no reward has so many
 Quantity = Annotated[int, Field(ge=1, le=10_000)]
 """How many of one thing."""
 
@@ -85,7 +86,7 @@ class RewardOrder(Frozen):
     external_id: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
     occurred_at: datetime | None = None
     recipient: Recipient = Recipient()
-    items: tuple[Item, ...] = Field(min_length=1, max_length=200)
+    items: tuple[Item, ...] = Field(min_length=1, max_length=MAX_ITEMS)
     message: OptionalText = None
     reference: dict[str, str] = {}
     attributes: dict[str, Any] = Field(default={}, exclude=True, repr=False)
@@ -129,8 +130,10 @@ def read_json(text: bytes | str) -> Any:
     """JSON with exact decimals.
 
     Raises:
-        Unreadable: not JSON, not UTF-8, nested too deeply, or with NaN, Infinity or an absurdly long number.
+        Unreadable: not JSON, not UTF-8, nested too deeply, of too many parts, or with NaN or an absurdly long number.
     """
+    if sum(map(text.count, ",[{") if isinstance(text, str) else map(text.count, b",[{")) > MAX_JSON_PARTS:
+        raise Unreadable(f"the JSON has more than {MAX_JSON_PARTS} values; no reward has so many")
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a JSON number")

@@ -12,7 +12,9 @@ RelayError
 │   ├── NotAllowed                                      409
 │   │   └── KeyMissing              a stored body cannot be opened
 │   ├── TooLarge                                        413
+│   ├── EncodedBody                                     415
 │   ├── Invalid                                         422
+│   ├── TooManyRejections                               429
 │   └── Unavailable                                     503
 ├── Unreadable                  an authenticated payload that we cannot understand: it is quarantined
 └── CallFailed                  an outbound call that did not work; the class is the verdict
@@ -113,6 +115,24 @@ class TooLarge(RequestError):
 
     status = 413
     code = "too_large"
+
+
+class EncodedBody(RequestError):
+    """The body is compressed, and what is signed are the bytes as they are sent."""
+
+    status = 415
+    code = "encoded_body"
+
+
+class TooManyRejections(RequestError):
+    """So many calls of this address were rejected that it has to wait `retry_after_s` seconds."""
+
+    status = 429
+    code = "too_many_rejections"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(detail)
 
 
 class Invalid(RequestError):

@@ -15,6 +15,10 @@ from reward_relay.contracts import InboundRequest
 from reward_relay.errors import Unauthenticated, Unreadable
 
 MAX_FORM_FIELDS = 200
+MAX_ESCAPES = 100_000
+"""Escaped bytes (%41) of a form: each costs as much to read as a hundred plain ones."""
+MAX_REMEMBERED = 64
+"""Letters of a key that is worth remembering; a sender may make up keys of a megabyte."""
 
 
 def is_one_of(candidate: str, secrets: Iterable[SecretStr]) -> bool:
@@ -67,8 +71,10 @@ def read_form(body: bytes) -> dict[str, str]:
     """The fields of a form-encoded body; of a repeated one the last.
 
     Raises:
-        Unreadable: more fields than any platform sends.
+        Unreadable: more fields than any platform sends, or more escapes.
     """
+    if body.count(b"%") > MAX_ESCAPES:
+        raise Unreadable(f"the form has more than {MAX_ESCAPES} escaped characters; that is not a reward webhook")
     try:
         pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
@@ -91,10 +97,16 @@ def dig(data: Any, path: str) -> Any:
 _SEPARATORS = re.compile(r"[\s_\-]+")
 
 
-@lru_cache(4096)
 def folded(name: str) -> str:
     """A key without its spelling: `shipping_address`, `shippingAddress` and `Shipping-Address` are one."""
+    return _short_folded(name) if len(name) <= MAX_REMEMBERED else _folded(name)
+
+
+def _folded(name: str) -> str:
     return _SEPARATORS.sub("", name).lower()
+
+
+_short_folded = lru_cache(4096)(_folded)
 
 
 def pick(data: Any, *names: str) -> Any:

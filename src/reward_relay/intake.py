@@ -15,16 +15,18 @@ import structlog
 import uuid_utils
 from sqlalchemy.exc import DBAPIError
 
+from reward_relay.beside import Beside
 from reward_relay.contracts import InboundRequest, Informational, Item, Parsed, Platform, RewardOrder, Withdrawn
 from reward_relay.db import orders
 from reward_relay.db.deliveries import Arrival, NewOrder, Receipt, store, store_spooled, unstorable
 from reward_relay.db.engine import Database
 from reward_relay.db.groups import Groups
 from reward_relay.db.spool import Spooled
-from reward_relay.errors import Unauthenticated, UnknownSource, UnknownToken, Unreadable
+from reward_relay.errors import RequestError, Unauthenticated, UnknownSource, UnknownToken, Unreadable
 from reward_relay.guards import Guards, too_dear, too_much_for_one
 from reward_relay.inbound import kept_headers
 from reward_relay.jobs import source_party
+from reward_relay.rejecting import Rejecting
 from reward_relay.routing import route_order, start_of
 from reward_relay.sealing import Sealing, Stored
 from reward_relay.settings import Route
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from reward_relay.tracing import Tracing
 
 log = structlog.get_logger()
-REJECTED_PER_MINUTE = 20
-"""How many unauthenticated deliveries each process remembers a minute; the others are only counted."""
 MAX_TOKEN = 200
 POLLED_AT_ONCE = 500
 HINT_S = 5.0
@@ -93,8 +93,8 @@ class Intake:
         self._webhooks: Groups[Arrival, Receipt] = Groups(self._take_in)
         self._hints: Groups[tuple[str, str], str | None] = Groups(self._store_hints)
         self._polled: dict[str, frozenset[bytes]] = {}
-        self._remembered: list[float] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._rejecting = Rejecting(self._groups.submit)
+        self._beside = Beside()
 
     async def receive(self, source: str, request: InboundRequest) -> Receipt:
         """Take a webhook; returns once it is committed, or safe in the spool while the database is away.
@@ -106,11 +106,13 @@ class Intake:
         """
         platform, began_ns = self._platform(source), time.time_ns()
         try:
-            body = platform.verify(request)
+            body = await self._beside.run(request.body, platform.verify, request)
         except Unauthenticated as error:
-            self._remember(source, request, error)
+            self.rejected(source, request, error)
             raise
-        arrival = self._arrival(source, new_id(), "webhook", body, request.content_type, kept_headers(request))
+        arrival = await self._beside.run(
+            body, self._arrival, source, new_id(), "webhook", body, request.content_type, kept_headers(request)
+        )
         return await self._submit(replace(arrival, traceparent=request.headers.get("traceparent")), began_ns)
 
     async def take_spooled(self, spooled: Sequence[Spooled]) -> list[Receipt]:
@@ -178,10 +180,11 @@ class Intake:
 
     async def close(self) -> None:
         """Wait until everything taken is stored."""
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._rejecting.close()
         await self._webhooks.close()
         await self._groups.close()
         await self._hints.close()
+        self._beside.close()
 
     def understand(self, source: str, body: bytes, content_type: str) -> Understood:
         """What a body means and what would come of it; nothing is stored."""
@@ -241,7 +244,7 @@ class Intake:
             return self._platforms[source]
         except KeyError:
             known = ", ".join(sorted(self._platforms)) or "none"
-            raise UnknownSource(f"no source {source!r} is configured (there is: {known}); check the URL") from None
+            raise UnknownSource(f"no source {source[:80]!r} is configured (there is: {known}); check the URL") from None
 
     def _arrival(
         self, source: str, delivery_id: str, via: str, body: bytes, content_type: str, headers: Mapping[str, str]
@@ -376,23 +379,11 @@ class Intake:
 
         return await self._database.promptly(HINT_S, store_them())
 
-    def _remember(self, source: str, request: InboundRequest, error: Unauthenticated) -> None:
-        """Keep a few rejected deliveries for the person who wonders why nothing arrives."""
-        log.warning("delivery_rejected", source=source, reason=error.detail)
-        now = time.monotonic()
-        self._remembered = [each for each in self._remembered if now - each < 60]
-        if len(self._remembered) >= REJECTED_PER_MINUTE:
-            return
-        self._remembered.append(now)
-        headers = {"user-agent": request.headers.get("user-agent", "")[:500], "content-length": str(len(request.body))}
-        kind = request.content_type[:100]
-        arrival = Arrival(new_id(), source, "webhook", kind, headers, Stored(b""), "rejected", error.detail)
-        task = asyncio.create_task(self._keep(arrival))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def rejected(self, source: str, request: InboundRequest, error: RequestError) -> None:
+        """Keep a few rejected deliveries for the person who wonders why nothing arrives.
 
-    async def _keep(self, arrival: Arrival) -> None:
-        try:
-            await self._groups.submit(arrival)
-        except Exception as error:
-            log.warning("rejected_not_kept", error=str(error))
+        Raises:
+            UnknownSource: no such source is configured.
+        """
+        self._platform(source)
+        self._rejecting.note(new_id(), source, request, error)

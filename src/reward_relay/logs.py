@@ -3,8 +3,9 @@
 import logging
 import re
 import sys
+import time
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -26,10 +27,32 @@ QUOTES_VALUES = (ValueError, LookupError)
 CHAINED = "\n\nwhich led to:\n\n"
 
 
+class Seldom:
+    """Says which of many equal lines are written: `most` a minute of each kind. The kinds are ours, so they are few."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._kinds: dict[str, list[float]] = {}
+        self._left_out: dict[str, int] = {}
+
+    def left_out(self, kind: str) -> int | None:
+        """None: not this one. Else how many were left out since the last one that was written."""
+        now = self._clock()
+        recent = [each for each in self._kinds.get(kind, ()) if now - each < 60]
+        if len(recent) >= self._most:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return None
+        self._kinds[kind] = [*recent, now]
+        return self._left_out.pop(kind, 0)
+
+
 def redact(text: str) -> str:
     """Text without e-mail addresses, callback tokens and the values of a row that PostgreSQL refused."""
     text = REFUSED_ROW.sub(r"\1***", text)
-    return TOKEN_IN_PATH.sub(r"\1.***", EMAIL.sub(r"***@\2", text))
+    if "@" in text or "%40" in text:  # the search takes a second for a megabyte without an end to a word
+        text = EMAIL.sub(r"***@\2", text)
+    return TOKEN_IN_PATH.sub(r"\1.***", text)
 
 
 def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -54,6 +54,19 @@ FENCED = Counter(
 BREAKER_OPENED = Counter(
     "relay_breaker_opened_total", "How often a party's breaker was opened.", ["party"], registry=REGISTRY
 )
+REFUSED = Counter(
+    "relay_refused_total",
+    "Calls refused before they were looked at, by door and code.",
+    ["door", "code"],
+    registry=REGISTRY,
+)
+
+
+def refused(door: str, code: str) -> None:
+    """Count a call that was refused at the door. Both words are ours, never the caller's."""
+    with suppress(OSError):
+        REFUSED.labels(door, code).inc()
+
 
 SPOOLED = Counter(
     "relay_spooled_total", "Webhooks put into the spool, PostgreSQL being away.", ["source"], registry=REGISTRY

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 import uvloop
 
 from reward_relay import logs, metrics
@@ -33,6 +32,7 @@ from reward_relay.keys import NONE_CONFIGURED
 from reward_relay.loading import child_environment
 from reward_relay.migrating import migrated
 from reward_relay.reloading import Reloading
+from reward_relay.server import server
 from reward_relay.settings import Settings
 from reward_relay.web.app import create_app
 from reward_relay.wiring import build, configured, tracing_of
@@ -88,38 +88,24 @@ def _bound(host: str, port: int) -> socket.socket:
     return found
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but SIGTERM ends it with status 0: it would raise the signal again after a clean stop."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve_app(
-    app: Any, listener: socket.socket, *, lifeline: int | None = None, reloading: Reloading | None = None
+    app: Any,
+    listener: socket.socket,
+    *,
+    lifeline: int | None = None,
+    reloading: Reloading | None = None,
+    trusted_proxies: list[str] | None = None,
 ) -> None:
     """Serve an ASGI application on a socket until SIGTERM, SIGINT, or the end of the parent."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        log_config=None,
-        access_log=False,  # paths hold callback tokens
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
-        timeout_keep_alive=75,
-        backlog=2048,
-    )
-    server = _Server(config)
+    serving = server(app, drain_s=DRAIN_S, trusted_proxies=trusted_proxies)
 
     def stop() -> None:
-        server.should_exit = True
+        serving.should_exit = True
 
     async def main() -> None:
         _on_end(stop, lifeline)
         async with _watching(reloading, stop):
-            await server.serve(sockets=[listener])
+            await serving.serve(sockets=[listener])
 
     _run(main)
 
@@ -133,7 +119,13 @@ def serve_relay(settings: Settings, url: str, listener: socket.socket, *, lifeli
         log.warning("ops_closed", detail=NONE_CONFIGURED)
     _caution(settings)
     relay = build(settings, url, source=configured(), tracing=tracing_of(settings))
-    serve_app(create_app(relay), listener, lifeline=lifeline, reloading=relay.reloading)
+    serve_app(
+        create_app(relay),
+        listener,
+        lifeline=lifeline,
+        reloading=relay.reloading,
+        trusted_proxies=settings.trusted_proxies,
+    )
 
 
 def work_relay(settings: Settings, url: str, *, processes: int = 1, lifeline: int | None = None) -> None:

@@ -2,15 +2,16 @@
 
 import os
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from reward_relay.amounts import Caps
 from reward_relay.contracts import Delivery, Money, SourceSettings, VendorSettings, listed
-from reward_relay.fields import EncryptionKeys, HostList, HttpUrl, SecretUrl
+from reward_relay.fields import EncryptionKeys, HostList, HttpUrl, SecretUrl, TextList
 
 
 def default_data_dir() -> Path:
@@ -69,6 +70,15 @@ class Route(Strict):
     caps: Caps = Field(default=Caps(), description="[routes.caps]: what holds its orders instead of sending.")
 
 
+def _networks(values: list[str]) -> list[str]:
+    for each in values:
+        try:
+            ip_network(each)
+        except ValueError as error:
+            raise ValueError(f"{error}; write addresses or networks such as 10.0.0.0/8") from None
+    return values
+
+
 class Alerts(Strict):
     """Whom to tell, and when. Conditions are looked at every `every_s` seconds, and told in one message."""
 
@@ -118,6 +128,12 @@ class Settings(Strict):
     first_check_s: float = Field(5, gt=0, description="First look at a placed order; later ones back off to minutes.")
     pending_days: int = Field(14, ge=1, description="Days of checks after which an order still pending is held.")
     private_hosts: HostList = Field([], description="Hosts that may be, or resolve to, private addresses.")
+    trusted_proxies: Annotated[TextList, AfterValidator(_networks)] = Field(
+        [], description="Addresses or networks of your proxies, whose X-Forwarded-For and -Proto count; [] = none."
+    )
+    rejections_per_minute: int = Field(
+        60, ge=1, description="Calls of one address with a wrong secret or key before it is answered 429 unheard."
+    )
     otlp_endpoint: HttpUrl | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP) that gets each order's trace; needs the extra otel."
     )

@@ -204,7 +204,7 @@ async def test_the_far_ends_of_time_can_be_asked_for(client: httpx.AsyncClient) 
     [
         (b"{", "the body is not JSON"),
         (b"\xff\xfe", "the body"),
-        (b"[" * 100_000, "the body"),
+        (b"[" * 60_000, "the body"),
         (b'"text"', "the body is wrong"),
         (b'{"note": 7}', "body.note"),
         (b'{"note": "\\ud800"', "the body is not JSON"),

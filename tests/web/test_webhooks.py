@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from reward_relay import intake
+from reward_relay import rejecting
 from reward_relay.db.embedded import Embedded
 from reward_relay.sandbox import senders
 from reward_relay.sandbox.senders import Webhook
@@ -251,9 +251,10 @@ async def test_a_rejected_delivery_is_remembered_without_its_body(relay: Relay, 
 async def test_a_flood_of_rejected_deliveries_is_answered_and_not_remembered(
     relay: Relay, client: httpx.AsyncClient
 ) -> None:
-    flood = [post(client, "talkable", talkable(key="wrong-secret-0")) for _ in range(intake.REJECTED_PER_MINUTE + 15)]
+    most = rejecting.REJECTED_PER_MINUTE
+    flood = [post(client, "talkable", talkable(key="wrong-secret-0")) for _ in range(most + 15)]
     assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
-    assert len(await rejected(relay)) == intake.REJECTED_PER_MINUTE
+    assert len(await rejected(relay)) == most
     await accepted(client, "talkable", talkable())
 
 

@@ -21,6 +21,7 @@ BATCH = 500
 BODIES = 50
 """Bodies in memory at a time: each may have 1 MiB."""
 REJECTED_KEPT = 1000
+"""Of each source, so that the junk of one does not push out another's evidence."""
 UPKEEP = "upkeep"
 """Who removes what has had its time."""
 
@@ -80,8 +81,11 @@ WHERE d.purged_at IS NULL AND d.source = :source AND d.external_id = :external_i
 ORDER BY d.received_at, d.id LIMIT :batch
 """)  # noqa: S608 - a constant of this module
 PRUNE_REJECTED = text("""
-DELETE FROM deliveries WHERE verdict = 'rejected' AND id <= (
-  SELECT id FROM deliveries WHERE verdict = 'rejected' ORDER BY id DESC OFFSET :kept LIMIT 1)
+DELETE FROM deliveries WHERE id IN (
+  SELECT id FROM (
+    SELECT id, row_number() OVER (PARTITION BY source ORDER BY id DESC) AS place
+    FROM deliveries WHERE verdict = 'rejected') AS rejected
+  WHERE place > :kept)
 """)
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from reward_relay.contracts import Address, Item, Money, Recipient, RewardOrder, clean_text, read_json
+from reward_relay.contracts import MAX_ITEMS, Address, Item, Money, Recipient, RewardOrder, clean_text, read_json
 from reward_relay.errors import Unreadable
 from reward_relay.inbound import dig, folded, quoted_number, text_of
 
@@ -71,13 +70,6 @@ def known_fields(*known: str) -> AfterValidator:
 
 # --- objects and levels ----------------------------------------------------------------------------------
 
-_folded_short = lru_cache(maxsize=4096)(folded)
-
-
-def _key(name: str) -> str:
-    """`folded`, remembered for names of a sensible length: a payload is asked for some hundred of them."""
-    return _folded_short(name) if len(name) <= 64 else folded(name)
-
 
 class View:
     """One object of a payload, its fields found however their names are spelled. Empty ones count as missing."""
@@ -86,26 +78,26 @@ class View:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
-        self._fields = {_key(name): value for name, value in data.items() if value not in (None, "", {}, [])}
+        self._fields = {folded(name): value for name, value in data.items() if value not in (None, "", {}, [])}
         self._views: dict[str, View] = {}
 
     def raw(self, names: Iterable[str]) -> Any:
         """The value of the first of `names` that is there."""
-        return next((self._fields[key] for key in map(_key, names) if key in self._fields), None)
+        return next((self._fields[key] for key in map(folded, names) if key in self._fields), None)
 
     def text(self, names: Iterable[str]) -> str | None:
         """The first of `names` that holds a text or number."""
-        found = (scalar(self._fields.get(_key(name))) for name in names)
+        found = (scalar(self._fields.get(folded(name))) for name in names)
         return next((text for text in found if text is not None), None)
 
     def listed(self, names: Iterable[str]) -> list[Any] | None:
         """The first of `names` that holds a list."""
-        found = (self._fields.get(_key(name)) for name in names)
+        found = (self._fields.get(folded(name)) for name in names)
         return next((value for value in found if isinstance(value, list)), None)
 
     def object(self, name: str) -> "View | None":
         """The object under a name."""
-        key = _key(name)
+        key = folded(name)
         if key not in self._views and isinstance(self._fields.get(key), Mapping):
             self._views[key] = View(self._fields[key])
         return self._views.get(key)
@@ -170,7 +162,8 @@ def status_of(levels: Levels) -> str | None:
 
 def says(text: str, words: Iterable[str]) -> bool:
     """Whether one of `words` (folded) is part of `text`, however that is spelled."""
-    return any(word in folded(text) for word in words)
+    plain = folded(text)
+    return any(word in plain for word in words)
 
 
 def has_lines(levels: Levels) -> bool:
@@ -308,6 +301,8 @@ class Reader:
             Unreadable: nothing to send was found, or an item does not say what or how many.
         """
         listed, entries = self._entries(levels)
+        if len(entries) > MAX_ITEMS:
+            raise Unreadable(f"the reward has {len(entries)} items, more than {MAX_ITEMS}; is this a single reward?")
         of_order = levels if len(entries) == 1 else ()
         return tuple(self._item(entry, f"items.{n}", listed, of_order, levels) for n, entry in enumerate(entries))
 

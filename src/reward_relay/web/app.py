@@ -9,16 +9,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from reward_relay import __version__
-from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, TooLarge, Unavailable
+from reward_relay.errors import DatabaseUnavailable, Invalid, NotFound, RequestError, TooManyRejections, Unavailable
+from reward_relay.logs import Seldom
 from reward_relay.web import bulk_api, console, health, ops_api, placing_api, reconcile_api, webhooks
-from reward_relay.web.documented import Limit
+from reward_relay.web.front import Front, Refused
 
 if TYPE_CHECKING:
     from reward_relay.wiring import Relay
 
 log = structlog.get_logger()
+SELDOM = Seldom(20)
+"""Of what any caller can bring about, so that a flood does not fill the disk."""
 TAGS = {
     "orders": "Find orders, read their whole history, steer them. An action has a note, and your key's name as actor.",
     "bulk": "Retry or release many orders: a plan first, and then exactly the plan.",
@@ -53,11 +57,12 @@ def create_app(relay: "Relay") -> FastAPI:
     skins = (bulk_api.router, placing_api.router, reconcile_api.router, health.router, console.router)
     for router in (webhooks.router, *ops_api.routers, *skins):
         app.include_router(router)
-    app.add_middleware(Limit)
+    app.add_middleware(Front, relay=relay)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(DatabaseUnavailable, _database_unavailable)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
     return app
 
@@ -80,14 +85,17 @@ async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)  # noqa: S101 - registered for it
     if _for_people(request):
         return console.problem(request, error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    headers = None
+    if isinstance(error, Unavailable | TooManyRejections):
+        headers = {"Retry-After": str(error.retry_after_s)}
     if error.status == 401:
         headers = {"WWW-Authenticate": "Bearer"}
     return _error(error.status, error.code, error.detail, headers)
 
 
 async def _database_unavailable(request: Request, error: Exception) -> Response:
-    log.error("database_unavailable", detail=str(error))
+    if (left_out := SELDOM.left_out("database_unavailable")) is not None:
+        log.error("database_unavailable", detail=str(error), left_out=left_out)
     if _for_people(request):
         return console.problem(request, error)
     detail = "the relay cannot store anything just now; send it again in a few seconds"
@@ -114,6 +122,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == 404 and _for_people(request):
         return console.problem(request, NotFound(f"there is no page {request.url.path}"))
+    if isinstance(error, Refused):
+        return await _request_error(request, error.error)
     if _for_people(request):
         return console.problem(request, error)
     where, detail, headers = f"{request.method} {request.url.path}", str(error.detail), dict(error.headers or {})
@@ -124,13 +134,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = headers.get("Allow") or headers.get("allow") or "something else"
         return _error(405, "method_not_allowed", f"{where} is not possible; it takes {allowed}", headers)
-    if error.status_code == 413:
-        return _error(413, TooLarge.code, detail)
     return _error(error.status_code, "error", detail, headers)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The caller has left while it was sending: nobody reads this."""
+    return Response(status_code=400)
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.exception("unexpected", path=request.url.path, exc_info=error)
+    if (left_out := SELDOM.left_out("unexpected")) is not None:
+        log.exception("unexpected", path=request.url.path[:200], exc_info=error, left_out=left_out)
     if _for_people(request):
         return console.problem(request, error)
     return _error(500, "internal", "something failed inside the relay; its log has the details")

@@ -11,6 +11,12 @@ from reward_relay.keys import actor_of, may_act
 bearer = HTTPBearer(auto_error=False, description="A key of [api_keys]")
 
 
+def bearer_of(request: Request) -> str:
+    """The key in header Authorization, "" where there is none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" else ""
+
+
 def viewer(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
     """The name of the caller, who may read."""
     keys = request.app.state.relay.settings.api_keys

@@ -7,16 +7,12 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_relay.errors import Invalid
 from reward_relay.near import did_you_mean
 from reward_relay.web.auth import Viewer
 from reward_relay.web.schemas import Error
 
-MAX_BODY = 1 << 20
-TOO_LARGE = f"the body is over {MAX_BODY} bytes (1 MiB)"
 EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     401: (
         "The key is missing or none of ours",
@@ -34,11 +30,31 @@ EXAMPLES: Mapping[int, tuple[str, str, str]] = {
         "not_allowed",
         "order RR-0123456789ABCDEF cannot be retried: it is closed (fulfilled)",
     ),
-    413: ("The body is over 1 MiB", "too_large", TOO_LARGE),
+    408: (
+        "Head or body of the request took too long",
+        "timeout",
+        "the body did not come within 15 seconds",
+    ),
+    413: (
+        "The body is larger than this call takes",
+        "too_large",
+        "the body has 1048577 bytes; the limit here is 1048576 (1024 KiB)",
+    ),
+    415: (
+        "The body is compressed",
+        "encoded_body",
+        "the body is compressed (Content-Encoding: gzip); send it as it is, for the bytes as they are sent are what "
+        "is signed and kept",
+    ),
     422: (
         "The request is not understood, and what in it",
         "invalid",
         'there is no parameter "stat" here; did you mean "state"?',
+    ),
+    429: (
+        "Too many calls from this address were rejected; try again after Retry-After seconds",
+        "too_many_rejections",
+        "too many calls from this address were rejected; mend the secret, and come again in 7 seconds",
     ),
     503: (
         "PostgreSQL is away; try again after Retry-After seconds",
@@ -51,7 +67,7 @@ EXAMPLES: Mapping[int, tuple[str, str, str]] = {
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     """What a route answers where it does not answer what was asked, with an example of each."""
     found: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
+    for code in (*codes, *({429} if 401 in codes else ())):
         description, name, detail = EXAMPLES[code]
         example = {"application/json": {"example": {"error": name, "detail": detail}}}
         found[code] = {"model": Error, "description": description, "content": example}
@@ -78,26 +94,3 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
         yield from kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else [field.alias]
     for each in dependant.dependencies:
         yield from _parameters(each)
-
-
-class Limit:
-    """ASGI: nobody reads more than 1 MiB of a body."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what the application reads."""
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise HTTPException(413, TOO_LARGE)
-            return message
-
-        doors = ("/webhooks/", "/vendor-webhooks/")  # they count for themselves, and what they refuse
-        own = scope["type"] != "http" or scope["path"].startswith(doors)
-        await self._app(scope, receive if own else counted, send)

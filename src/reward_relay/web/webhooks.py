@@ -7,13 +7,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from reward_relay.contracts import InboundRequest
-from reward_relay.errors import RequestError, TooLarge
+from reward_relay.errors import EncodedBody, RequestError
 from reward_relay.metrics import INTAKE, INTAKE_SECONDS
-from reward_relay.web.documented import MAX_BODY, errors
+from reward_relay.web.documented import errors
+from reward_relay.web.front import Refused
 from reward_relay.web.schemas import Receipt, Taken
 
 router = APIRouter(tags=["webhooks"])
-ERRORS = errors(401, 404, 413, 503)
+ERRORS = errors(401, 404, 408, 413, 415, 503)
 
 
 BODY: dict[str, Any] = {
@@ -48,11 +49,16 @@ async def post_webhook(source: str, request: Request) -> JSONResponse:
     payload says by itself (a repeated one is told as `accepted`), `reason` says so, and `delivery_id` stays.
     """
     began = time.perf_counter()
+    intake = request.app.state.relay.intake
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers.raw}
     try:
-        body = await read_body(request)
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers.raw}
-        inbound = InboundRequest(body, headers, dict(request.query_params))
-        receipt = await request.app.state.relay.intake.receive(source, inbound)
+        try:
+            body = await request.body()
+        except Refused as refused:
+            if isinstance(refused.error, EncodedBody):
+                intake.rejected(source, InboundRequest(b"", headers), refused.error)
+            raise refused.error from None
+        receipt = await intake.receive(source, InboundRequest(body, headers, dict(request.query_params)))
     except RequestError as error:
         known = source if source in request.app.state.relay.settings.sources else "unknown"
         INTAKE.labels(known, error.code).inc()
@@ -69,29 +75,11 @@ async def post_webhook(source: str, request: Request) -> JSONResponse:
     "/vendor-webhooks/{vendor}/{token}",
     status_code=202,
     response_model=Taken,
-    responses=errors(404, 413, 503),
+    responses=errors(404, 408, 413, 429, 503),
     openapi_extra=CALLBACK,
 )
 async def post_vendor_webhook(vendor: str, token: str, request: Request) -> JSONResponse:
     """A vendor's callback about one order. Its body is not believed: the relay asks the vendor itself, soon."""
-    await read_body(request)
+    await request.body()
     await request.app.state.relay.intake.hint(vendor, token)
     return JSONResponse({"verdict": "accepted"}, status_code=202)
-
-
-async def read_body(request: Request) -> bytes:
-    """The whole body.
-
-    Raises:
-        TooLarge: it is over 1 MiB; what is beyond is not read.
-    """
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY:
-        raise TooLarge(f"the body has {announced} bytes; the limit is {MAX_BODY} (1 MiB)")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise TooLarge(f"the body is over {MAX_BODY} bytes (1 MiB)")
-        parts.append(part)
-    return b"".join(parts)

@@ -10,28 +10,41 @@ from pydantic import SecretStr
 
 from reward_relay.contracts import read_json
 from reward_relay.errors import Unreadable
-from reward_relay.inbound import read_form
+from reward_relay.inbound import MAX_FORM_FIELDS
 from reward_relay.platforms.talkable.wire import is_json
 
 STARS = "***"
+MAX_NAME = 20
+"""Bytes of a field's name that may still be `key`, escaped."""
+MAX_ESCAPED = 8
+"""How deep escapes may be in escapes before they are looked at one by one."""
 _LOSSLESS = "surrogateescape"
 # A string that never ends takes the rest of the text with it: looking for its end again and again would be quadratic.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ESCAPE = re.compile(r"\\++u([0-9a-fA-F]{4})")
 _TOKEN = re.compile(_STRING.pattern + r"|[{}\[\]:,]", re.DOTALL)
 
 
 def key_of(body: bytes) -> str | None:
     """The body's `key`, None where there is none or the body cannot be read."""
+    if not is_json(body):
+        return _key_of_form(body)
     try:
-        if is_json(body):
-            # Decoded here, so that only UTF-8 passes: what is blanked below must be what was read.
-            fields = read_json(body.removeprefix(codecs.BOM_UTF8).decode("utf-8", _LOSSLESS))
-        else:
-            fields = read_form(body)
+        # Decoded here, so that only UTF-8 passes: what is blanked below must be what was read.
+        fields = read_json(body.removeprefix(codecs.BOM_UTF8).decode("utf-8", _LOSSLESS))
     except Unreadable:
         return None
     key = fields.get("key") if isinstance(fields, dict) else None
     return key if isinstance(key, str) and key else None
+
+
+def _key_of_form(body: bytes) -> str | None:
+    """The last `key` of a form. The other fields are not decoded: whoever sends them has not proved anything yet."""
+    if body.count(b"&") >= MAX_FORM_FIELDS:
+        return None
+    fields = [field.partition(b"=") for field in body.split(b"&")]
+    found = [value for name, _, value in fields if len(name) <= MAX_NAME and _unquoted(name) == "key"]
+    return unquote_plus(found[-1].decode("utf-8", "replace"), errors="replace") or None if found else None
 
 
 def without_key(body: bytes, secrets: Sequence[SecretStr]) -> bytes:
@@ -93,7 +106,7 @@ def _scrubbed(text: str, secrets: list[str]) -> str:
     """Text without any secret, also none that the escapes of JSON hide, at whatever depth of JSON within JSON."""
     for secret in secrets:
         text = text.replace(secret, STARS)
-    if "\\" not in text:
+    if "\\" not in text or not _may_hide(text, secrets):
         return text
 
     def clean(token: re.Match[str]) -> str:
@@ -104,6 +117,21 @@ def _scrubbed(text: str, secrets: list[str]) -> str:
         return token[0] if cleaned == plain else json.dumps(cleaned)
 
     return _STRING.sub(clean, text)
+
+
+def _may_hide(text: str, secrets: list[str]) -> bool:
+    """Whether escapes, at any depth, could hide a secret: a look that is cheap, and wrong only in saying yes."""
+    if not all(secret.isascii() and "\\" not in secret for secret in secrets):
+        return True
+    for _ in range(MAX_ESCAPED):
+        plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+        bare = plain.replace("\\", "")
+        if any(secret in bare for secret in secrets):
+            return True
+        if plain == text:
+            return False
+        text = plain
+    return True
 
 
 def _decoded(lexeme: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Hostile requests against every door of the relay, in the tests and as a command (`make fuzz`)."""
