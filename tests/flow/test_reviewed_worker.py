@@ -79,7 +79,7 @@ async def test_an_order_that_stays_pending_is_held_after_its_days_and_may_be_rel
     relay: Relay, far: Far, order_id: str
 ) -> None:
     await far.rule(party="gcp", operation="place", mode="never_call_back")
-    far.app.gift_cards._far_side.options = far.app.gift_cards._far_side.options.model_copy(
+    far.app.vendors[0]._far_side.options = far.app.vendors[0]._far_side.options.model_copy(
         update={"complete_after_s": 3600}
     )
     async with working(relay):

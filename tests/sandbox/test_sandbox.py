@@ -182,6 +182,7 @@ async def test_the_same_seed_gives_the_same_ids() -> None:
         ("insufficient_funds", 422, 0),
         ("rate_limit", 429, 0),
         ("error_504", 504, 1),
+        ("error_500_after", 500, 1),
         ("garbage", 201, 1),
         ("slow", 201, 1),
         ("refuse", 201, 1),
@@ -206,6 +207,23 @@ async def test_a_lost_answer_is_an_order_that_the_caller_does_not_hear_of(world:
     state = await world.state()
     assert state["counts"]["orders"] == {"PO-1": 1}
     assert [(call["status"], call["mode"]) for call in state["calls"][-2:]] == [(None, "lose_answer"), (409, None)]
+
+
+@pytest.mark.parametrize(("mode", "orders"), [("drop", 0), ("half_answer", 1)])
+async def test_a_connection_can_break_before_the_work_and_within_the_answer(
+    world: World, mode: str, orders: int
+) -> None:
+    await world.rule(mode)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await world.order()
+    assert len((await world.state())["orders"]) == orders
+
+
+@pytest.mark.parametrize("operation", ["place", "callback"])
+async def test_callbacks_can_come_scattered(world: World, operation: str) -> None:
+    await world.rule("scatter", operation=operation, delay_s=0.05)
+    await world.order()
+    await world.called_back(3)
 
 
 async def test_a_refused_order_is_declined_with_its_reason_and_nobody_is_called(world: World) -> None:

@@ -67,6 +67,19 @@ async def test_a_lost_answer_is_a_closed_connection_and_the_order_is_found_again
     assert [call["status"] for call in state["calls"] if call["operation"] == "place"] == [None, 409]
 
 
+async def test_an_answer_breaks_off_in_its_body() -> None:
+    outbound = Outbound()
+    async with served(create_app()) as address:
+        rule = {"party": "gcp", "operation": "place", "mode": "half_answer", "times": 1}
+        async with httpx.AsyncClient(base_url=address) as client:
+            await client.post("/sandbox/rules", json=rule)
+        adapter = adapter_at(address, outbound)
+        with pytest.raises(Unknown, match="ClientPayloadError"):
+            await adapter.place(placement("ann@example.com"), "PO-1")
+        assert (await adapter.place(placement("ann@example.com"), "PO-1")).existed
+        await outbound.close()
+
+
 async def test_no_byte_of_an_answer_goes_out_when_it_is_lost() -> None:
     async with served(create_app()) as address:
         async with httpx.AsyncClient(base_url=address) as client:

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from reward_relay.sandbox.control import Control
 from reward_relay.sandbox.far_side import FarSide, SandboxOptions
+from reward_relay.sandbox.modes import KEYLESS
 from reward_relay.sandbox.platforms import Influitive, Roster, Talkable, Voucherify
 from reward_relay.sandbox.vendor import GiftCards
 
@@ -18,7 +19,7 @@ DESCRIPTION = "A made-up vendor and made-up platforms. Nothing here is real, not
 class Sandbox(FastAPI):
     """The far side in a box. `close` stops its callbacks where nothing runs its lifespan."""
 
-    gift_cards: GiftCards
+    vendors: tuple[GiftCards, ...]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call, and keep hold of its connection: a lost answer is a connection closed without one."""
@@ -27,7 +28,8 @@ class Sandbox(FastAPI):
 
     async def close(self) -> None:
         """Stop calling back and close connections."""
-        await self.gift_cards.close()
+        for vendor in self.vendors:
+            await vendor.close()
 
 
 @asynccontextmanager
@@ -41,9 +43,9 @@ def create_app(options: SandboxOptions | None = None, *, callbacks: httpx.AsyncB
     """A fresh far side with its own memory; `callbacks` replaces the network that the vendor calls back over."""
     far_side = FarSide(options or SandboxOptions())
     app = Sandbox(title="Reward Relay sandbox", description=DESCRIPTION, lifespan=_lifespan)
-    app.gift_cards = GiftCards(far_side, callbacks)
+    app.vendors = (GiftCards(far_side, callbacks), GiftCards(far_side, callbacks, KEYLESS))
     influitive, voucherify = Influitive(far_side), Voucherify(far_side)
-    parties = (app.gift_cards, Roster(far_side), influitive, Talkable(far_side), voucherify)
-    for party in (*parties, Control(far_side, app.gift_cards, influitive, voucherify)):
+    parties = (*app.vendors, Roster(far_side), influitive, Talkable(far_side), voucherify)
+    for party in (*parties, Control(far_side, app.vendors, influitive, voucherify)):
         app.include_router(party.router())
     return app

@@ -1,6 +1,7 @@
 """What all parties of the sandbox share: the door that every call comes through, and the memory of it."""
 
 import json
+import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from reward_relay.sandbox.modes import HangUp, Rule, Rules, Work, answer_under
+from reward_relay.sandbox.weather import Skies
 
 
 class SandboxOptions(BaseModel):
@@ -28,7 +30,7 @@ class SandboxOptions(BaseModel):
 
 @dataclass(slots=True)
 class Call:
-    """One call that came in; `status` stays None where no answer went out, `mode` is the rule's."""
+    """One call that came in; `status` stays None where no answer went out, `mode` is the rule's or the weather's."""
 
     at: str
     party: str
@@ -38,6 +40,7 @@ class Call:
     key: str | None
     status: int | None = None
     mode: str | None = None
+    took_s: float | None = None
 
 
 def now() -> str:
@@ -65,30 +68,49 @@ class FarSide:
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
         self.rules = Rules()
+        self.skies = Skies()
         self.calls: deque[Call] = deque(maxlen=options.keep_calls)
         self.counted: Counter[str] = Counter()
         self.closings: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
     def reset(self) -> None:
-        """Forget every call and rule."""
+        """Forget every call and rule; the weather is fair."""
         self.rules.clear()
+        self.skies.change(None)
         self.calls.clear()
         self.counted.clear()
         self.closings.clear()
 
+    def misbehaviour(self, party: str, operation: str, text: str) -> Rule | None:
+        """What is to go wrong with this call, by rule or by weather."""
+        return self.rules.take(party, operation, text) or self.skies.take(party, operation, text)
+
     async def answer(
-        self, request: Request, party: str, operation: str, work: Work, *, key: str | None, magic: Rule | None = None
+        self,
+        request: Request,
+        party: str,
+        operation: str,
+        work: Work,
+        *,
+        key: str | None,
+        magic: Rule | None = None,
+        about: str = "",
     ) -> Response:
-        """Answer one call under the rule for it, else under `magic`; `key` is the business key it is counted by."""
-        path = request.url.path
+        """Answer one call under the rule for it, else under `magic`; `key` is the business key it is counted by.
+
+        `about` is what rules and weather look at besides the call itself: the order that it asks for.
+        """
+        path, began = request.url.path, time.monotonic()
         call = Call(now(), party, operation, request.method, path, key)
         self.calls.append(call)
         self.counted[f"{party}.{operation}"] += 1
         body = (await request.body()).decode("utf-8", "replace")
-        rule = self.rules.take(party, operation, f"{path}?{request.url.query}\n{key or ''}\n{body}") or magic
+        text = f"{path}?{request.url.query}\n{key or ''}\n{body}\n{about}"
+        rule = self.misbehaviour(party, operation, text) or magic
         call.mode = rule.mode if rule else None
         response = await answer_under(rule, work)
         call.status = None if isinstance(response, HangUp) else response.status_code
+        call.took_s = round(time.monotonic() - began, 3)
         return response
 
     def closed(self, party: str, key: str, **said: Any) -> None:
@@ -101,5 +123,5 @@ class FarSide:
         return {
             "calls": [asdict(call) for call in self.calls],
             "closings": self.closings,
-            "counts": {"calls": dict(self.counted), "closings": counts},
+            "counts": {"calls": dict(self.counted), "closings": counts, "weather": dict(self.skies.counted)},
         }

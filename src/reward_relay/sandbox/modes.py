@@ -26,6 +26,12 @@ class Mode(StrEnum):
     """Answers 504 and has done nothing."""
     ERROR_500 = "error_500"
     """Answers 500 and has done nothing."""
+    ERROR_500_AFTER = "error_500_after"
+    """Does the work, then answers 500."""
+    HALF_ANSWER = "half_answer"
+    """Does the work, then closes the connection in the middle of the answer's body."""
+    DROP = "drop"
+    """Closes the connection without an answer, and has done nothing."""
     UNAVAILABLE = "unavailable"
     """Answers 503 and has done nothing."""
     RATE_LIMIT = "rate_limit"
@@ -42,6 +48,8 @@ class Mode(StrEnum):
     """Vendor, place or callback: completes the order and tells nobody."""
     CALL_BACK_FIRST = "call_back_first"
     """Vendor, place or callback: calls back before it has answered the order."""
+    SCATTER = "scatter"
+    """Vendor, place or callback: calls back three times within `delay_s`, before and after it is complete."""
 
     LOST = "lost"
     """Vendor, check: answers 404, as if the order had never been made."""
@@ -49,14 +57,15 @@ class Mode(StrEnum):
     """Vendor, check: tells the order with five more on its first line than was ordered."""
 
 
-CALLBACK_MODES = frozenset({Mode.DUPLICATE, Mode.NEVER_CALL_BACK, Mode.CALL_BACK_FIRST})
+CALLBACK_MODES = frozenset({Mode.DUPLICATE, Mode.NEVER_CALL_BACK, Mode.CALL_BACK_FIRST, Mode.SCATTER})
 PLACE_MODES = CALLBACK_MODES | {Mode.REFUSE, Mode.INSUFFICIENT_FUNDS}
 CHECK_MODES = frozenset({Mode.LOST, Mode.OTHER_AMOUNT})
 CALL_MODES = frozenset(Mode) - PLACE_MODES - CHECK_MODES
 
-VENDOR = "gcp"
+VENDOR, KEYLESS = "gcp", "keyless"
 OPERATIONS: dict[str, frozenset[str]] = {
     VENDOR: frozenset({"token", "place", "check", "list", "callback"}),
+    KEYLESS: frozenset({"token", "place", "find", "check", "list", "callback"}),
     "roster": frozenset({"close"}),
     "influitive": frozenset({"list", "close"}),
     "talkable": frozenset({"close"}),
@@ -78,12 +87,14 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    party: Literal["gcp", "roster", "influitive", "talkable", "voucherify"]
+    party: Literal["gcp", "keyless", "roster", "influitive", "talkable", "voucherify"]
     operation: str = "*"
     match: str | None = Field(default=None, description="Text that the path or the body must hold.")
     mode: Mode
     times: int | None = Field(default=None, ge=1, description="How often; omitted = always.")
-    delay_s: float | None = Field(default=None, ge=0, le=300, description="For slow (default 5) and lose_answer (0).")
+    delay_s: float | None = Field(
+        default=None, ge=0, le=300, description="For slow (default 5), lose_answer (0), scatter (2)."
+    )
     retry_after_s: int = Field(default=1, ge=0, description="For rate_limit.")
     reason: str = Field(default="Out of stock", description="For refuse.")
 
@@ -162,16 +173,41 @@ def magic_rule(email: str | None, slow_s: float) -> Rule | None:
 class HangUp(Response):
     """No answer at all: the connection is closed under the caller."""
 
+    SEEN = "Server disconnected without sending a response."
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Close the connection of a uvicorn server; in-process, raise what a client would have seen."""
         transport = scope.get("sandbox.transport")
         if transport is None:
-            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+            raise httpx.RemoteProtocolError(self.SEEN)
+        await self.preamble(send)
         transport.close()
         while (await receive())["type"] != "http.disconnect":
             pass
 
+    async def preamble(self, send: Send) -> None:
+        """What goes out before the connection is closed: nothing."""
 
+
+class HalfAnswer(HangUp):
+    """The beginning of another answer: its status, its headers and half of its body."""
+
+    SEEN = "peer closed connection without sending complete message body"
+
+    def __init__(self, whole: Response) -> None:
+        super().__init__(status_code=whole.status_code)
+        self._whole = whole
+
+    async def preamble(self, send: Send) -> None:
+        """Announce the whole body, and send half of it."""
+        body = bytes(self._whole.body)
+        start = {"type": "http.response.start", "status": self._whole.status_code, "headers": self._whole.raw_headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+
+
+SPOILING = frozenset({Mode.LOSE_ANSWER, Mode.GARBAGE, Mode.HALF_ANSWER, Mode.ERROR_504, Mode.ERROR_500_AFTER})
+"""The work is done, and the caller does not hear how."""
 Work = Callable[[Rule | None], Awaitable[Response]]
 
 
@@ -183,7 +219,7 @@ async def answer_under(rule: Rule | None, work: Work) -> Response:
     if mode is Mode.SLOW:
         await asyncio.sleep(5.0 if rule.delay_s is None else rule.delay_s)
         return await work(rule)
-    if mode in (Mode.LOSE_ANSWER, Mode.GARBAGE, Mode.ERROR_504):
+    if mode in SPOILING:
         return await _spoiled(rule, await work(rule))
     return _nothing_done(rule)
 
@@ -195,11 +231,17 @@ async def _spoiled(rule: Rule, answer: Response) -> Response:
         return HangUp()
     if rule.mode is Mode.GARBAGE:
         return Response("<html>Service is fine</html>", status_code=answer.status_code, media_type="text/html")
+    if rule.mode is Mode.HALF_ANSWER:
+        return HalfAnswer(answer)
+    if rule.mode is Mode.ERROR_500_AFTER:
+        return _error(500, "Something broke afterwards")
     return _error(504, "The gateway gave up waiting")
 
 
 def _nothing_done(rule: Rule) -> Response:
     """An error before any work."""
+    if rule.mode is Mode.DROP:
+        return HangUp()
     if rule.mode is Mode.RATE_LIMIT:
         return _error(429, "Too many requests", {"Retry-After": str(rule.retry_after_s)})
     status, message = {

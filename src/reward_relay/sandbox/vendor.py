@@ -1,9 +1,14 @@
-"""The simulated vendor under `/gcp`: GiftCard Partners B2B API v1, as far as its documentation tells."""
+"""The simulated vendor under `/gcp`: GiftCard Partners B2B API v1, as far as its documentation tells.
+
+The second one under `/keyless` is the same but for two things: it knows no PONumber again, so that a repeated order is
+a second order, and it can be asked which orders have a PONumber. It is for adapters of vendors like that.
+"""
 
 import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -15,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reward_relay.sandbox.far_side import FarSide, now, read_json
-from reward_relay.sandbox.modes import CALLBACK_MODES, VENDOR, Mode, Rule, magic_rule
+from reward_relay.sandbox.modes import CALLBACK_MODES, KEYLESS, VENDOR, Mode, Rule, magic_rule
 from reward_relay.sandbox.orders import Order, OrderBody, by_field, peek
 
 LISTINGS: dict[str, list[dict[str, Any]]] = {
@@ -33,9 +38,12 @@ LISTINGS: dict[str, list[dict[str, Any]]] = {
 
 
 class GiftCards:
-    """The vendor's account of everything; `transport` is what its callbacks go out through."""
+    """The account of the vendor of that name; `transport` is what its callbacks go out through."""
 
-    def __init__(self, far_side: FarSide, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, far_side: FarSide, transport: httpx.AsyncBaseTransport | None = None, name: str = VENDOR
+    ) -> None:
+        self.name = name
         self._far_side = far_side
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
@@ -64,9 +72,11 @@ class GiftCards:
 
     def router(self) -> APIRouter:
         """The vendor's API."""
-        router = APIRouter(prefix=f"/{VENDOR}/v1", tags=["vendor: GiftCard Partners"])
+        router = APIRouter(prefix=f"/{self.name}/v1", tags=[f"vendor: {self.name}"])
         router.add_api_route("/Tokens", self.token, methods=["POST"])
         router.add_api_route("/Orders", self.place, methods=["POST"])
+        if self.name == KEYLESS:
+            router.add_api_route("/Orders", self.find, methods=["GET"])
         router.add_api_route("/Orders/{order_id}", self.check, methods=["GET"])
         router.add_api_route("/{listing}", self.catalogue, methods=["GET"])
         return router
@@ -74,8 +84,14 @@ class GiftCards:
     def state(self) -> dict[str, Any]:
         """Orders without claim data, and how often each PONumber was posted and ordered."""
         orders = [
-            {**order.head(), "LineItems": order.lines, "callbacks": order.callbacks, "posted": self._posted[po_number]}
-            for po_number, order in self._by_po_number.items()
+            {
+                **order.head(),
+                "Vendor": self.name,
+                "LineItems": order.lines,
+                "callbacks": order.callbacks,
+                "posted": self._posted[order.body.po_number],
+            }
+            for order in self._orders.values()
         ]
         made = Counter(order.body.po_number for order in self._orders.values())
         return {"orders": orders, "counts": {"orders": dict(made), "posts": dict(self._posted)}}
@@ -93,29 +109,37 @@ class GiftCards:
     async def token(self, request: Request) -> Response:
         """A bearer token for an account."""
         return await self._far_side.answer(
-            request, VENDOR, "token", partial(self._issue, request), key=request.headers.get("email")
+            request, self.name, "token", partial(self._issue, request), key=request.headers.get("email")
         )
 
     async def place(self, request: Request) -> Response:
-        """Take an order, once for each PONumber."""
+        """Take an order; where PONumbers are known again, once for each."""
         body = await request.body()
         po_number, email = peek(body)
         if po_number is not None:
             self._posted[po_number] += 1
         magic = None if po_number in self._by_po_number else magic_rule(email, self._far_side.options.slow_s)
         work = partial(self._take, request, body)
-        return await self._far_side.answer(request, VENDOR, "place", work, key=po_number, magic=magic)
+        return await self._far_side.answer(request, self.name, "place", work, key=po_number, magic=magic)
+
+    async def find(self, request: Request) -> Response:
+        """The orders with a PONumber, oldest first."""
+        po_number = request.query_params.get("PONumber", "")
+        known = self._by_po_number.get(po_number)
+        work, about = partial(self._find, request, po_number), f"{known.lines if known else ''}"
+        return await self._far_side.answer(request, self.name, "find", work, key=po_number, about=about)
 
     async def check(self, request: Request, order_id: str) -> Response:
         """How an order is doing."""
         order = self._orders.get(order_id)
-        key = order.body.po_number if order else order_id
-        return await self._far_side.answer(request, VENDOR, "check", partial(self._tell, request, order_id), key=key)
+        key, about = (order.body.po_number, f"{order.lines}") if order else (order_id, "")
+        work = partial(self._tell, request, order_id)
+        return await self._far_side.answer(request, self.name, "check", work, key=key, about=about)
 
     async def catalogue(self, request: Request, listing: str) -> Response:
         """Products, ShippingMethods or Brandings."""
         work = partial(self._list, request, listing)
-        return await self._far_side.answer(request, VENDOR, "list", work, key=listing)
+        return await self._far_side.answer(request, self.name, "list", work, key=listing)
 
     # --- what they do ------------------------------------------------------------------------------------
 
@@ -140,12 +164,18 @@ class GiftCards:
         except ValueError as error:
             return _no(400, f"The body is not JSON ({error})")
         first = self._by_po_number.get(wanted.po_number)
-        if first is not None:
+        if first is not None and self.name != KEYLESS:
             message = f"PONumber {wanted.po_number} was used before"
             return JSONResponse({"Message": message, "PreviousOrderIds": [first.id]}, status_code=409)
         order = self._make(wanted, given["LineItems"], rule)
         await self._arrange_callback(order, rule)
         return JSONResponse(order.answer(self._claims(order)), status_code=201)
+
+    async def _find(self, request: Request, po_number: str, _: Rule | None) -> Response:
+        if not self._knows_bearer(request):
+            return _no(401, "The bearer token is missing, unknown or expired")
+        found = [order.head() for order in self._orders.values() if order.body.po_number == po_number]
+        return JSONResponse({"Orders": found})
 
     async def _tell(self, request: Request, order_id: str, rule: Rule | None) -> Response:
         if not self._knows_bearer(request):
@@ -174,7 +204,7 @@ class GiftCards:
         complete_at = time.monotonic() + self._far_side.options.complete_after_s
         order = Order(f"{self._random.getrandbits(40):010X}", wanted, lines, now(), complete_at, refused_for)
         self._orders[order.id] = order
-        self._by_po_number[wanted.po_number] = order
+        self._by_po_number.setdefault(wanted.po_number, order)
         return order
 
     def _claims(self, order: Order) -> list[dict[str, str]]:
@@ -195,17 +225,29 @@ class GiftCards:
         if not url or order.refused_for or order.status != "Pending":
             return
         shaped = placed_under if placed_under and placed_under.mode in CALLBACK_MODES else None
-        text = f"{url}\n{order.id}\n{order.body.po_number}"
-        rule = shaped or self._far_side.rules.take(VENDOR, "callback", text)
+        text = f"{url}\n{order.id}\n{order.body.po_number}\n{order.lines}"
+        rule = shaped or self._far_side.misbehaviour(self.name, "callback", text)
         if rule and rule.mode is Mode.NEVER_CALL_BACK:
             return
         if rule and rule.mode is Mode.CALL_BACK_FIRST:
             order.complete_at = time.monotonic()
             await self._call_back(order, url)
             return
-        task = asyncio.create_task(self._call_back_later(order, url, rule))
+        if rule and rule.mode is Mode.SCATTER:
+            within = 2.0 if rule.delay_s is None else rule.delay_s
+            for _ in range(3):
+                self._start(self._call_back_in(order, url, self._random.uniform(0, within)))
+            return
+        self._start(self._call_back_later(order, url, rule))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _call_back_in(self, order: Order, url: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._call_back(order, url)
 
     async def _call_back_later(self, order: Order, url: str, rule: Rule | None) -> None:
         late = (5.0 if rule.delay_s is None else rule.delay_s) if rule and rule.mode is Mode.SLOW else 0.0
