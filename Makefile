@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check audit bench bench-pages bench-parties outage fuzz format lock clean
+.PHONY: help demo test check chaos audit bench bench-pages bench-parties outage fuzz format lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ check: $(READY) ## Lint, format and types
 
 audit: $(READY) ## Known vulnerabilities of the locked packages (asks a public database, so it is no part of check)
 	@$(BIN)/uv tool run pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock $(ARGS)
+
+chaos: $(READY) ## Kill everything again and again under a far side that misbehaves, and count (ARGS=--help)
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 bench: $(BENCH_READY) ## Row-as-job beside two queues, in one run (ARGS=--help)
 	@$(BIN)/python -m bench.engines $(ARGS)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from chaos.machine import DEADLINE_S, LEASE_S, machine
+from chaos.machine import DEADLINE_S, LEASE_S, Machine, UpMachine, machine
 from chaos.plan import draw
 from chaos.posting import Platforms
 from chaos.report import figures, show
@@ -40,6 +40,7 @@ def chaos(
     rate: Annotated[float, typer.Option(min=0.1, help="New rewards a second, while nothing is overdue.")] = 14,
     patience: Annotated[float, typer.Option(min=0, help="Seconds after the storm before people help.")] = 30,
     report: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    up: Annotated[bool, typer.Option("--up", help="The relay as one `up` instead of its parts alone.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the data and logs behind.")] = False,
 ) -> None:
     """Kill a working relay again and again under a far side that misbehaves, and count what became of every reward.
@@ -53,7 +54,7 @@ def chaos(
     plan = draw(seed, orders, kills, LEASE_S, DEADLINE_S)
     console.print(f"seed {seed}: {orders:,} orders, {len(plan.kills)} kills and pauses ({dict(plan.sorts())})")
     start = time.monotonic()
-    with machine(keep) as here, Live(console=console, refresh_per_second=2) as live:
+    with machine(UpMachine if up else Machine, keep) as here, Live(console=console, refresh_per_second=2) as live:
         storm = Storm(here, plan, every_s=1 / rate, patience_s=patience, limit_s=minutes * 60)
 
         said = start

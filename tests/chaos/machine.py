@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,12 +53,14 @@ product = "CVS"
 [routes.when]
 "payload.reward.incentive_identifier" = "by-asking"
 """
-WORKERS = 2
+WORKERS = ("worker-1", "worker-2")
 TESTS = Path(__file__).parents[1]
 
 
 class Machine:
-    """Everything on fixed ports of this machine, its data and logs in `folder`."""
+    """Everything on fixed ports of this machine, its data and logs in `folder`. Here the relay's parts run alone."""
+
+    vendor_to_ask = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,40 +70,32 @@ class Machine:
         self.far_url = f"http://127.0.0.1:{far.getsockname()[1]}"
         self.database_url = self.postgres.start()
         asyncio.run(migrated(self.database_url))
-        configuration = folder / "relay.toml"
-        before, first, routes = (CONFIGURATION + "\n").partition("[[routes]]")
-        ours = before + ASKED + "\n" + first + routes
-        configuration.write_text(ours.format(relay=self.relay_url, sandbox=self.far_url))
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         path = os.pathsep.join([str(TESTS), *filter(None, [own.get("PYTHONPATH")])])
-        relay = {"RELAY_CONFIG": str(configuration), "RELAY_DATABASE_URL": self.database_url, **QUICK}
-        self._environment = {**own, **relay, "PYTHONPATH": path}
-        self.api: subprocess.Popen[bytes] | None = None
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self._far = self._start("chaos.far", "--fd", str(far.fileno()), files=[far.fileno()])
+        self._environment = {**own, **QUICK, "PYTHONPATH": path, **self._settings()}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._far = self._start("far", "chaos.far", "--fd", str(far.fileno()), files=[far.fileno()])
         far.close()
 
     def up(self) -> None:
         """Start whatever does not run: PostgreSQL first, then the API on its port, then the workers."""
         self.postgres.start()
-        if self.api is None or self.api.poll() is not None:
+        if not self._runs("api"):
             listener = bind("127.0.0.1", self._port, patience_s=20)
-            self.api = self._start("chaos.keyless", "serve", "--fd", str(listener.fileno()), files=[listener.fileno()])
+            fd = listener.fileno()
+            self._children["api"] = self._start("api", "chaos.keyless", "serve", "--fd", str(fd), files=[fd])
             listener.close()  # else connections would wait for the next API instead of being refused
-        self.workers = [each for each in self.workers if each.poll() is None]
-        while len(self.workers) < WORKERS:
-            self.workers.append(self._start("chaos.keyless", "work"))
+        for name in WORKERS:
+            if not self._runs(name):
+                self._children[name] = self._start(name, "chaos.keyless", "work")
 
     async def strike(self, kill: Kill) -> None:
         """Do what the plan says, and start again what was killed; a pause returns at once and ends by itself."""
         if kill.sort == PAUSED:
             self._pause(kill)
             return
-        for process in self._targets(kill):
-            _signal(process.pid, signal.SIGKILL)
-        for child in [*self.workers, self.api]:
-            if child is not None and child.poll() is not None:
-                child.wait()
+        for pid in self._targets(kill):
+            _signal(pid, signal.SIGKILL)
         await asyncio.sleep(kill.away_s)
         await asyncio.to_thread(self.up)
 
@@ -117,34 +112,55 @@ class Machine:
 
     def close(self) -> None:
         """End everything."""
-        for child in [*self.workers, self.api, self._far]:
-            if child is not None:
-                _signal(child.pid, signal.SIGCONT)
-                child.kill()
-                child.wait()
+        for pid in [*self._api(), *self._workers(), *(child.pid for child in self._children.values())]:
+            _signal(pid, signal.SIGCONT)
+            _signal(pid, signal.SIGKILL)
+        self._far.kill()
+        for child in [*self._children.values(), self._far]:
+            child.wait()
         self.postgres.stop()
 
-    def _targets(self, kill: Kill) -> Sequence[psutil.Process | subprocess.Popen[bytes]]:
-        relay = [each for each in [self.api, *self.workers] if each is not None and each.poll() is None]
-        server = self._postmaster()
+    def _settings(self) -> dict[str, str]:
+        """The configuration, with a vendor that can be asked for some rewards, and where the database is."""
+        before, first, routes = CONFIGURATION.partition("[[routes]]")
+        found = self._configuration(before + ASKED + "\n" + first + routes)
+        return {**found, "RELAY_DATABASE_URL": self.database_url}
+
+    def _configuration(self, text: str) -> dict[str, str]:
+        path = self.folder / "relay.toml"
+        path.write_text(text.format(relay=self.relay_url, sandbox=self.far_url))
+        return {"RELAY_CONFIG": str(path)}
+
+    def _api(self) -> list[int]:
+        return [self._children["api"].pid] if self._runs("api") else []
+
+    def _workers(self) -> list[int]:
+        return [self._children[name].pid for name in WORKERS if self._runs(name)]
+
+    def _parents(self) -> list[int]:
+        return []
+
+    def _runs(self, name: str) -> bool:
+        return name in self._children and self._children[name].poll() is None
+
+    def _targets(self, kill: Kill) -> list[int]:
+        relay, server = [*self._parents(), *self._api(), *self._workers()], self._postmaster()
+        servers = [server.pid] if server else []
         match kill.sort:
             case "api":
-                return relay[:1]
+                return self._api()
             case "worker":
-                return random.Random(kill.draw).sample(relay[1:], min(1, len(relay) - 1))
+                return _one(self._workers(), kill)
             case "workers":
-                return relay[1:]
+                return self._workers()
             case "relay":
                 return relay
             case "backend":
-                clients = (
-                    [each for each in server.children() if "[local]" in " ".join(each.cmdline())] if server else []
-                )
-                return random.Random(kill.draw).sample(clients, min(1, len(clients)))
+                return _one(_clients_of(server), kill)
             case "postmaster":
-                return [server] if server else []
+                return servers
             case _:
-                return [*relay, *([server] if server else [])]
+                return [*relay, *servers]
 
     def _postmaster(self) -> psutil.Process | None:
         try:
@@ -153,18 +169,12 @@ class Machine:
             return None
 
     def _pause(self, kill: Kill) -> None:
-        running = [each for each in self.workers if each.poll() is None]
-        if self.api is not None and kill.draw < 0.2:
-            running = [self.api]
-        if not running:
-            return
-        pid = random.Random(kill.draw).choice(running).pid
-        _signal(pid, signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(kill.away_s, _signal, pid, signal.SIGCONT)
+        for pid in _one(self._api() if kill.draw < 0.2 else self._workers(), kill):
+            _signal(pid, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(kill.away_s, _signal, pid, signal.SIGCONT)
 
-    def _start(self, module: str, *arguments: str, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{module}.log").open("ab")
-        with log:
+    def _start(self, name: str, module: str, *arguments: str, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 env=self._environment,
@@ -172,6 +182,54 @@ class Machine:
                 stdout=log,
                 stderr=log,
             )
+
+
+class UpMachine(Machine):
+    """The relay as `reward-relay up`, which also keeps PostgreSQL. It is started again whenever it has ended."""
+
+    vendor_to_ask = False
+
+    def up(self) -> None:
+        """Start `up` where it does not run. A child of it that was killed ends it; that may take a moment."""
+        deadline = time.monotonic() + 5
+        while self._runs("up") and not (self._api() and self._workers()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if not self._runs("up"):
+            self._children["up"] = self._start("up", "reward_relay", "up", "--port", str(self._port))
+
+    def _settings(self) -> dict[str, str]:
+        return {**self._configuration(CONFIGURATION), "RELAY_DATA_DIR": str(self.postgres.data_dir)}
+
+    def _api(self) -> list[int]:
+        return self._of("serve")
+
+    def _workers(self) -> list[int]:
+        return self._of("work")
+
+    def _parents(self) -> list[int]:
+        return [self._children["up"].pid] if self._runs("up") else []
+
+    def _of(self, command: str) -> list[int]:
+        """The children that run this command, also those whose parent has been killed."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            words = process.info["cmdline"] or []
+            ours = (process.info["environ"] or {}).get("RELAY_CONFIG") == self._environment["RELAY_CONFIG"]
+            if ours and "reward_relay" in words and command in words and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        return found
+
+
+def _one(pids: Sequence[int], kill: Kill) -> list[int]:
+    return random.Random(kill.draw).sample(pids, min(1, len(pids)))
+
+
+def _clients_of(server: psutil.Process | None) -> list[int]:
+    """PostgreSQL's processes that serve a connection."""
+    try:
+        return [each.pid for each in server.children() if "[local]" in " ".join(each.cmdline())] if server else []
+    except psutil.Error:
+        return []
 
 
 def _signal(pid: int, number: int) -> None:
@@ -185,11 +243,11 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def machine(keep: bool = False) -> Iterator[Machine]:
+def machine(kind: type[Machine] = Machine, keep: bool = False) -> Iterator[Machine]:
     """A machine in a folder of its own, that goes at the end (`keep`: stays, with its logs)."""
     folder = Path(tempfile.mkdtemp(prefix="relay-chaos-"))
     folder.chmod(0o711)
-    found = Machine(folder)
+    found = kind(folder)
     try:
         yield found
     finally:
