@@ -40,6 +40,7 @@ class Reckoning:
     mixed_up: list[str] = field(default_factory=list)
     not_answered: list[str] = field(default_factory=list)
     illegal: list[str] = field(default_factory=list)
+    not_as_written: list[str] = field(default_factory=list)
     repeats: Counter[str] = field(default_factory=Counter)
 
     def mistakes(self) -> dict[str, list[str]]:
@@ -54,7 +55,10 @@ class Reckoning:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All that is reckoned with. `orders` are the relay's by id, `events` their (from, to) in order of time."""
+    """All that is reckoned with. `orders` are the relay's by id, `events` their (from, to) in order of time.
+
+    `flaws` is what `verify` says of the ledger.
+    """
 
     rewards: Sequence[Reward]
     posted: Posted
@@ -63,11 +67,13 @@ class Seen:
     events: Mapping[str, Sequence[tuple[str | None, str]]]
     struck: Sequence[Struck]
     deadline_s: float
+    flaws: Sequence[str] = ()
 
 
 def reckon(seen: Seen) -> Reckoning:
     """Look at every reward."""
     found = Reckoning(mixed_up=list(seen.far.strangers), not_answered=list(seen.posted.refused))
+    found.not_as_written += seen.flaws
     by_reward = {(order["source"], order["external_id"]): order for order in seen.orders.values()}
     for reward in seen.rewards:
         order = by_reward.pop((reward.source, reward.external_id), None)

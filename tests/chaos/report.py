@@ -18,6 +18,7 @@ TITLES = {
     "mixed_up": "orders or answers for something else",
     "not_answered": "deliveries refused or never taken",
     "illegal": "events that make no legal path",
+    "not_as_written": "flaws of the ledger",
 }
 SHOWN = 5
 

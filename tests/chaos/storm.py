@@ -16,6 +16,8 @@ from chaos.counting import Reckoning, Seen, Struck, reckon
 from chaos.machine import DEADLINE_S, HEADERS, Machine
 from chaos.plan import PAUSED, Plan
 from chaos.posting import Platforms, Posted
+from reward_relay.db.engine import Database
+from reward_relay.ledger import Ledger
 
 READY_S = 60.0
 LOOK_S = 1.0
@@ -172,9 +174,12 @@ class Storm:
         events: dict[str, list[tuple[str | None, str]]] = {}
         for row in rows:
             events.setdefault(str(row["order_id"]), []).append((row["from_state"], row["to_state"]))
+        database = Database(self._machine.database_url, pool_size=1)
+        flaws = (await Ledger(database).verify()).problems
+        await database.close()
         rewards = self.run.plan.rewards
         seen = far.read(state, rewards)
-        return Seen(rewards, posted, seen, await self._orders(client), events, self.run.struck, DEADLINE_S)
+        return Seen(rewards, posted, seen, await self._orders(client), events, self.run.struck, DEADLINE_S, flaws)
 
     async def _orders(self, client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

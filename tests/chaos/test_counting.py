@@ -113,6 +113,10 @@ def test_events_that_jump_are_seen() -> None:
     assert wrong(reckon(run)) == {"illegal": 2}
 
 
+def test_a_ledger_that_was_written_over_is_seen() -> None:
+    assert wrong(reckon(replace(seen(), flaws=["order RR-1 lacks event 2"]))) == {"not_as_written": 1}
+
+
 def test_a_webhook_that_was_refused_or_never_taken_is_seen() -> None:
     run = seen()
     run.posted.taken[ONE.name].clear()
