@@ -19,7 +19,7 @@ from chaos.posting import Platforms, Posted
 from reward_relay.db.engine import Database
 from reward_relay.ledger import Ledger
 
-READY_S = 60.0
+READY_S = 180.0
 LOOK_S = 1.0
 
 
