@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import signal
+import sys
 import time
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Annotated
 
 import typer
@@ -54,6 +57,8 @@ def chaos(
     plan = draw(seed, orders, kills, LEASE_S, DEADLINE_S)
     console.print(f"seed {seed}: {orders:,} orders, {len(plan.kills)} kills and pauses ({dict(plan.sorts())})")
     start = time.monotonic()
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing outlives us
     with machine(UpMachine if up else Machine, keep) as here, Live(console=console, refresh_per_second=2) as live:
         storm = Storm(here, plan, every_s=1 / rate, patience_s=patience, limit_s=minutes * 60)
 

@@ -191,7 +191,7 @@ class UpMachine(Machine):
 
     def up(self) -> None:
         """Start `up` where it does not run. A child of it that was killed ends it; that may take a moment."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self._runs("up") and not (self._api() and self._workers()) and time.monotonic() < deadline:
             time.sleep(0.1)
         if not self._runs("up"):
