@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from chaos.__main__ import app
 from chaos.plan import SORTS
 
-SHORT = ["--orders", "70", "--kills", str(len(SORTS)), "--seed", "3", "--patience", "0", "--minutes", "8"]
+SHORT = ["--orders", "70", "--kills", str(len(SORTS)), "--seed", "3", "--patience", "0", "--minutes", "15"]
 
 
 def test_killed_in_every_way_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
