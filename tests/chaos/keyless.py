@@ -4,6 +4,7 @@ Only at such a vendor can a reward really be ordered twice, so only there does c
 `python -m chaos.keyless serve …` is `reward-relay serve …` with it.
 """
 
+from importlib import import_module
 from typing import Literal
 
 from pydantic import SecretStr
@@ -71,12 +72,16 @@ class Adapter:
         return VendorOrder(str(found["Orders"][0]["Id"]), Progress.PENDING, existed=True, status=answer.status)
 
 
+def load() -> None:
+    """Add the vendor, then load the relay: it looks at the list of vendors only once."""
+    VENDORS[KIND] = Member(Settings, Adapter)
+    import_module("reward_relay.cli")
+
+
 def main() -> None:
     """The relay's command line, with the vendor."""
-    VENDORS[KIND] = Member(Settings, Adapter)
-    from reward_relay.cli import app
-
-    app()
+    load()
+    import_module("reward_relay.cli").app()
 
 
 if __name__ == "__main__":

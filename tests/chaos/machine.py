@@ -18,6 +18,7 @@ import httpx
 import psutil
 
 from chaos.plan import PAUSED, Kill
+from chaos.zygote import Zygote, alive
 from reward_relay.db.embedded import Embedded
 from reward_relay.processes import bind, migrated
 from reward_relay.sandbox.script import CONFIGURATION, KEY
@@ -60,8 +61,6 @@ TESTS = Path(__file__).parents[1]
 class Machine:
     """Everything on fixed ports of this machine, its data and logs in `folder`. Here the relay's parts run alone."""
 
-    vendor_to_ask = True
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.postgres = Embedded(folder / "data")
@@ -73,8 +72,8 @@ class Machine:
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         path = os.pathsep.join([str(TESTS), *filter(None, [own.get("PYTHONPATH")])])
         self._environment = {**own, **QUICK, "PYTHONPATH": path, **self._settings()}
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._far = self._start("far", "chaos.far", "--fd", str(far.fileno()), files=[far.fileno()])
+        self._zygote = Zygote(self._environment)
+        self._pids = {"far": self._start("far", "chaos.far", listener=far)}
         far.close()
 
     def up(self) -> None:
@@ -82,12 +81,11 @@ class Machine:
         self.postgres.start()
         if not self._runs("api"):
             listener = bind("127.0.0.1", self._port, patience_s=20)
-            fd = listener.fileno()
-            self._children["api"] = self._start("api", "chaos.keyless", "serve", "--fd", str(fd), files=[fd])
+            self._pids["api"] = self._start("api", "chaos.keyless", "serve", listener=listener)
             listener.close()  # else connections would wait for the next API instead of being refused
         for name in WORKERS:
             if not self._runs(name):
-                self._children[name] = self._start(name, "chaos.keyless", "work")
+                self._pids[name] = self._start(name, "chaos.keyless", "work")
 
     async def strike(self, kill: Kill) -> None:
         """Do what the plan says, and start again what was killed; a pause returns at once and ends by itself."""
@@ -112,12 +110,9 @@ class Machine:
 
     def close(self) -> None:
         """End everything."""
-        for pid in [*self._api(), *self._workers(), *(child.pid for child in self._children.values())]:
-            _signal(pid, signal.SIGCONT)
+        for pid in [*self._parents(), *self._api(), *self._workers(), *filter(alive, self._pids.values())]:
             _signal(pid, signal.SIGKILL)
-        self._far.kill()
-        for child in [*self._children.values(), self._far]:
-            child.wait()
+        self._zygote.close()
         self.postgres.stop()
 
     def _settings(self) -> dict[str, str]:
@@ -132,16 +127,16 @@ class Machine:
         return {"RELAY_CONFIG": str(path)}
 
     def _api(self) -> list[int]:
-        return [self._children["api"].pid] if self._runs("api") else []
+        return [self._pids["api"]] if self._runs("api") else []
 
     def _workers(self) -> list[int]:
-        return [self._children[name].pid for name in WORKERS if self._runs(name)]
+        return [self._pids[name] for name in WORKERS if self._runs(name)]
 
     def _parents(self) -> list[int]:
         return []
 
     def _runs(self, name: str) -> bool:
-        return name in self._children and self._children[name].poll() is None
+        return name in self._pids and alive(self._pids[name])
 
     def _targets(self, kill: Kill) -> list[int]:
         relay, server = [*self._parents(), *self._api(), *self._workers()], self._postmaster()
@@ -173,29 +168,24 @@ class Machine:
             _signal(pid, signal.SIGSTOP)
             asyncio.get_running_loop().call_later(kill.away_s, _signal, pid, signal.SIGCONT)
 
-    def _start(self, name: str, module: str, *arguments: str, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                env=self._environment,
-                pass_fds=files,
-                stdout=log,
-                stderr=log,
-            )
+    def _start(self, name: str, module: str, *arguments: str, listener: socket.socket | None = None) -> int:
+        return self._zygote.start(module, arguments, self.folder / f"{name}.log", listener)
 
 
 class UpMachine(Machine):
     """The relay as `reward-relay up`, which also keeps PostgreSQL. It is started again whenever it has ended."""
 
-    vendor_to_ask = False
+    _up: subprocess.Popen[bytes] | None = None
 
     def up(self) -> None:
         """Start `up` where it does not run. A child of it that was killed ends it; that may take a moment."""
         deadline = time.monotonic() + 60
-        while self._runs("up") and not (self._api() and self._workers()) and time.monotonic() < deadline:
+        while self._parents() and not (self._api() and self._workers()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not self._runs("up"):
-            self._children["up"] = self._start("up", "reward_relay", "up", "--port", str(self._port))
+        if not self._parents():
+            command = [sys.executable, "-m", "reward_relay", "up", "--port", str(self._port)]
+            with (self.folder / "up.log").open("ab") as log:
+                self._up = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
     def _settings(self) -> dict[str, str]:
         return {**self._configuration(CONFIGURATION), "RELAY_DATA_DIR": str(self.postgres.data_dir)}
@@ -207,7 +197,7 @@ class UpMachine(Machine):
         return self._of("work")
 
     def _parents(self) -> list[int]:
-        return [self._children["up"].pid] if self._runs("up") else []
+        return [self._up.pid] if self._up is not None and self._up.poll() is None else []
 
     def _of(self, command: str) -> list[int]:
         """The children that run this command, also those whose parent has been killed."""
