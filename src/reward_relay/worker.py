@@ -253,13 +253,13 @@ class Worker:
                 raise AssertionError(f"step {job.step} wants to go from {job.state} to {result.state}")
         async with self._database.transaction() as connection:
             wishes = await orders.record(connection, results)
-            for order_id, wish in wishes.items():
+            for (order_id, _), wish in wishes.items():
                 if wish:
                     await steering.carry_out(connection, order_id, wish)
             for job, result in results:
                 if result.pause:
                     await parties.pause(connection, job.party, result.pause)
-        return [job.id in wishes for job, _ in results]
+        return [(job.id, job.claim) in wishes for job, _ in results]
 
     async def _judge_party(self, job: Job, result: Result) -> None:
         """Open the party's breaker after failures in a row; let a party that is on trial and answers have more."""

@@ -7,6 +7,7 @@ a reward which its platform took back was ended without an order.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 from chaos.far import Far, Told
@@ -15,6 +16,8 @@ from chaos.posting import Posted
 from reward_relay.states import State, can_go
 
 DECLINED = "Declined"
+SOONEST_S = 3.9
+"""No repeat comes sooner: neither the first retry nor the end of the shortest lease of a run."""
 ACCEPTED = ("accepted", "duplicate")
 
 
@@ -120,21 +123,24 @@ def _count(found: Reckoning, seen: Seen, reward: Reward, order: Mapping[str, Any
 def _repeats(found: Reckoning, seen: Seen, reward: Reward) -> None:
     """A closing call may come again only where nobody could know that the one before had worked."""
     told = sorted(seen.far.told[reward.name], key=lambda each: each.at)
-    for before in told[:-1]:
-        cause = _cause(before, seen)
+    for before, after in pairwise(told):
+        cause = _cause(before, after, seen)
         if cause is None:
             found.told_again_without_cause.append(f"{reward.name}: told {len(told)} times, without a reason")
         else:
             found.repeats[cause] += 1
 
 
-def _cause(told: Told, seen: Seen) -> str | None:
+def _cause(told: Told, after: Told, seen: Seen) -> str | None:
+    """Why a closing call came again. Without a fault or a kill, only a lease that ended lets another worker repeat."""
     if told.unheard:
         return "the platform's answer was lost"
     if told.took_s > seen.deadline_s * 0.8:
         return "the platform answered too late"
     if any(each.at - 2 <= told.at <= each.until + 1 for each in seen.struck):
         return "killed before it was recorded"
+    if after.at - told.at > SOONEST_S:
+        return "not heard or recorded in time, on a busy machine"
     return None
 
 

@@ -23,7 +23,7 @@ from reward_relay.db.embedded import Embedded
 from reward_relay.processes import bind, migrated
 from reward_relay.sandbox.script import CONFIGURATION, KEY
 
-LEASE_S, DEADLINE_S = 4.0, 1.5
+LEASE_S, DEADLINE_S = 6.0, 1.5
 QUICK = {
     "RELAY_LEASE_S": f"{LEASE_S}",
     "RELAY_CALL_DEADLINE_S": f"{DEADLINE_S}",
@@ -71,7 +71,8 @@ class Machine:
         asyncio.run(migrated(self.database_url))
         own = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         path = os.pathsep.join([str(TESTS), *filter(None, [own.get("PYTHONPATH")])])
-        self._environment = {**own, **QUICK, "PYTHONPATH": path, **self._settings()}
+        here = {"PYTHONPATH": path, "RELAY_SPOOL_DIR": str(folder / "spool")}
+        self._environment = {**own, **QUICK, **here, **self._settings()}
         self._zygote = Zygote(self._environment)
         self._pids = {"far": self._start("far", "chaos.far", listener=far)}
         far.close()
@@ -98,12 +99,12 @@ class Machine:
         await asyncio.to_thread(self.up)
 
     async def ready(self, client: httpx.AsyncClient, seconds: float) -> bool:
-        """Whether the API says within this time that it is ready."""
+        """Whether the API answers within this time, and has its database."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
                     with contextlib.suppress(httpx.HTTPError):
-                        if (await client.get(f"{self.relay_url}/readyz", timeout=5)).status_code == 200:
+                        if (await client.get(f"{self.relay_url}/api/v1/summary", timeout=5)).status_code == 200:
                             return True
                     await asyncio.sleep(0.1)
         return False

@@ -83,10 +83,12 @@ def test_a_wrong_end_is_seen(status: str) -> None:
 def test_a_repeated_closing_call_needs_a_cause() -> None:
     run = seen()
     told = run.far.told[ONE.name]
-    told.append(Told(105.0, "fulfilled", unheard=False))
+    told.append(Told(103.0, "fulfilled", unheard=False))
     assert wrong(reckon(run)) == {"told_again_without_cause": 1}
     assert reckon(replace(run, struck=[Struck("worker", 101.0, 103.0)])).good
     assert not reckon(replace(run, struck=[Struck("worker", 90.0, 95.0)])).good
+    told[1] = Told(106.0, "fulfilled", unheard=False)
+    assert reckon(run).repeats == {"not heard or recorded in time, on a busy machine": 1}
     told[0] = replace(told[0], unheard=True)
     assert reckon(run).repeats == {"the platform's answer was lost": 1}
     told[0] = Told(100.0, "fulfilled", unheard=False, took_s=1.6)

@@ -48,10 +48,21 @@ async def recorded(database: Database, job: Job, result: Result) -> bool:
     """Record, and carry out what was asked for meanwhile, as the worker does."""
     async with database.transaction() as connection:
         wishes = await orders.record(connection, [(job, result)])
-        for order_id, wish in wishes.items():
+        for (order_id, _), wish in wishes.items():
             if wish:
                 await steering.carry_out(connection, order_id, wish)
-    return job.id in wishes
+    return (job.id, job.claim) in wishes
+
+
+async def test_two_results_of_one_order_in_a_batch_are_one_record_and_one_event(relay: Relay, order_id: str) -> None:
+    late, present = await claimed(relay.database, lease_s=0), await claimed(relay.database)
+    failed = Result(State.RECEIVED, Step.PLACE, "vendor:gcp", "unknown", wait_s=5, reason="no answer")
+    placed = Result(State.PLACED, Step.CHECK, "vendor:gcp", "ok", wait_s=60, reason="placed", vendor_order_id="G1")
+    async with relay.database.transaction() as connection:
+        wishes = await orders.record(connection, [(late, failed), (present, placed)])
+    assert list(wishes) == [(order_id, present.claim)]
+    order = await relay.ops.order(order_id)
+    assert (order["state"], [event["reason"] for event in order["events"][1:]]) == ("placed", ["placed"])
 
 
 async def test_a_move_from_another_state_changes_nothing_and_writes_no_event(relay: Relay, order_id: str) -> None:

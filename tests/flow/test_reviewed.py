@@ -141,7 +141,7 @@ async def test_a_contradiction_during_the_call_is_only_noted_once_the_vendor_has
     placed = Result(State.PLACED, Step.CHECK, "vendor:gcp", "ok", wait_s=60, vendor_order_id="G1")
     async with relay.database.transaction() as connection:
         wishes = await orders.record(connection, [(job, placed)])
-        wish = wishes[order_id]
+        wish = wishes[order_id, job.claim]
         assert wish is not None
         await steering.carry_out(connection, order_id, wish)
     order = await relay.ops.order(order_id)

@@ -35,7 +35,7 @@ async def record_placed(relay: Relay, job: Job) -> None:
         State.PLACED, Step.CHECK, "vendor:gcp", "ok", wait_s=3600, reason="placed as G1", vendor_order_id="G1"
     )
     async with relay.database.transaction() as connection:
-        assert job.id in await orders.record(connection, [(job, result)])
+        assert (job.id, job.claim) in await orders.record(connection, [(job, result)])
 
 
 async def token_of(relay: Relay, order_id: str) -> str:

@@ -96,19 +96,22 @@ WITH r AS (
     vendor_order_id = COALESCE(r.vendor_order_id, o.vendor_order_id),
     vendor_status = COALESCE(r.vendor_status, o.vendor_status), last_error = r.last_error, updated_at = now()
   FROM r WHERE o.id = r.id AND o.state = r.was AND o.claim = r.claim
-  RETURNING o.id, CAST(o.interrupt AS text) AS interrupt, o.due_at <= now() AS due
+  RETURNING o.id, r.claim, CAST(o.interrupt AS text) AS interrupt, o.due_at <= now() AS due
 ), told AS (
   INSERT INTO order_events (order_id, at, from_state, to_state, actor, reason)
-  SELECT r.id, now(), r.was, r.state, 'worker', r.reason FROM r JOIN done USING (id)
+  SELECT r.id, now(), r.was, r.state, 'worker', r.reason FROM r JOIN done USING (id, claim)
   WHERE r.reason IS NOT NULL OR r.was <> r.state
 ), finished AS (
   UPDATE calls c SET finished_at = now(), verdict = r.verdict, status = r.status, answer = r.answer,
     exchanges = r.exchanges
   FROM r WHERE c.order_id = r.id AND c.claim = r.claim
 )
-SELECT id, interrupt, due FROM done
+SELECT id, claim, interrupt, due FROM done
 """)
-"""Only the holder of the claim may write: where the claim is gone, nothing of the order is touched."""
+"""Only the holder of the claim may write: where the claim is gone, nothing of the order is touched.
+
+A batch may hold two results of one order, where a slow process claimed it again before it had recorded the first.
+"""
 
 
 async def claim(
@@ -186,18 +189,18 @@ def _job(row: Row[Any], mine: str) -> Job:
 
 async def record(
     connection: AsyncConnection, results: Sequence[tuple[Job, Result]]
-) -> dict[str, dict[str, Any] | None]:
+) -> dict[tuple[str, str], dict[str, Any] | None]:
     """Write what the steps found out.
 
     Returns:
-        By order id, what a person or platform asked for meanwhile (None = nothing). An order that is missing was
+        By order id and claim, what a person or platform asked for meanwhile (None = nothing). A job that is missing was
         fenced: its claim had passed to somebody else, and nothing was written.
     """
     rows = await connection.execute(RECORD, {"results": json.dumps([_row(job, result) for job, result in results])})
     found = rows.all()
     if any(row.due for row in found):
         await notify(connection)
-    return {str(row.id): json.loads(row.interrupt) if row.interrupt else None for row in found}
+    return {(str(row.id), str(row.claim)): json.loads(row.interrupt) if row.interrupt else None for row in found}
 
 
 def _row(job: Job, result: Result) -> dict[str, Any]:

@@ -159,6 +159,9 @@ class Talkable:
         return await self._far_side.answer(request, "talkable", "close", work, key=email)
 
 
+ALREADY_ROLLED_BACK = {"code": 400, "key": "already_rolled_back", "message": "Redemption is already rolled back"}
+
+
 class Voucherify:
     """`/voucherify`: customers with their addresses, and the four ways of telling how a reward ended."""
 
@@ -232,7 +235,7 @@ class Voucherify:
 
         async def work(body: dict[str, Any]) -> Response:
             if redemption_id in self._rolled_back:
-                return refusal(400, f"redemption {redemption_id} was rolled back already")
+                return JSONResponse(ALREADY_ROLLED_BACK, status_code=400)
             self._rolled_back.add(redemption_id)
             reason = request.query_params.get("reason")
             self._far_side.closed("voucherify", redemption_id, call="rollback", reason=reason, body=body)
