@@ -20,7 +20,8 @@ import psutil
 from chaos.plan import PAUSED, Kill
 from chaos.zygote import Zygote, alive
 from reward_relay.db.embedded import Embedded
-from reward_relay.processes import bind, migrated
+from reward_relay.migrating import migrated
+from reward_relay.processes import bind
 from reward_relay.sandbox.script import CONFIGURATION, KEY
 
 LEASE_S, DEADLINE_S = 6.0, 1.5

@@ -138,7 +138,7 @@ class Storm:
             return False
         self.run.states = found["states"]
         wanted = sum(reward.kind != "informational" for reward in self.run.plan.rewards)
-        return wanted <= sum(found["states"].values()) == found["states"]["closed"]
+        return bool(wanted <= sum(found["states"].values()) == found["states"]["closed"])
 
     async def _help(self, client: httpx.AsyncClient) -> None:
         """What an operator does after an outage, by the same API."""
