@@ -56,7 +56,7 @@ def broken(seen: Seen, books: Books) -> list[str]:
         ):
             found += [f"{name} {what}" for what in each]
     found += _strangers(seen, books)
-    return found + list(_deliveries(seen))
+    return found + list(_deliveries(seen, books))
 
 
 def _story(order: Row, events: list[Row]) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _strangers(seen: Seen, books: Books) -> Iterator[str]:
     yield from (f"{reward} has {count} orders" for reward, count in rewards.items() if count > 1)
 
 
-def _deliveries(seen: Seen) -> Iterator[str]:
+def _deliveries(seen: Seen, books: Books) -> Iterator[str]:
     """Each accepted delivery has its order, each order the delivery that made it, and what was bought is of that."""
     for row in seen.deliveries:
         name = f"delivery {row['id']} ({row['verdict']})"
@@ -156,6 +156,10 @@ def _deliveries(seen: Seen) -> Iterator[str]:
         maker = made.get(order["delivery_id"])
         if maker is None or maker["order_id"] != order["id"] or maker["verdict"] != "accepted":
             yield f"order {order['external_id']} was made by {maker and (maker['verdict'], maker['order_id'])}"
+        elif (asked := quantity_of(maker)) is not None:
+            for each in books.bought.get(order["po_number"], []):
+                if each.quantity != asked:
+                    yield f"order {order['external_id']} asked for {asked}, and {each.quantity} were bought"
 
 
 def quantity_of(row: Mapping[str, Any]) -> int | None:
