@@ -12,7 +12,7 @@ from reward_relay.contracts import Ending, OutboundRequest, Placement, Plan, Rew
 from reward_relay.db import ledger, queries
 from reward_relay.db.engine import Database
 from reward_relay.db.queries import Row
-from reward_relay.errors import KeyMissing, NotAllowed, NotFound, Unreadable
+from reward_relay.errors import KeyMissing, Unreadable
 from reward_relay.ledger import flaws
 from reward_relay.outbound import digest, encoded
 from reward_relay.sealing import Stored
@@ -45,13 +45,7 @@ class Evidence:
             NotAllowed: there are several with this external id.
         """
         async with self._database.transaction() as connection:
-            rows = await queries.find_orders(connection, key, lock=False)
-            if not rows:
-                raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
-            if len(rows) > 1:
-                which = ", ".join(f"{row['po_number']} of {row['source']}" for row in rows)
-                raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one: {which}")
-            row = rows[0]
+            row = await queries.find_order(connection, key)
             token = await ledger.callback_token(connection, row["id"])
             events, calls = await queries.history(connection, row["id"])
             arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MOST_DELIVERIES)

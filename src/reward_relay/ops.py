@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from reward_relay import explaining
 from reward_relay.actions import Actions, because, changed, go, named, obstacles, stopped_by
 from reward_relay.db import alerts, overview, parties, processes, queries, steering
@@ -68,7 +66,7 @@ class Ops:
             NotFound: there is none.
         """
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key, lock=False)
+            row = await queries.find_order(connection, key)
             events, calls = await queries.history(connection, row["id"])
             arrived = await queries.list_deliveries(connection, {"order_id": row["id"]}, MAX_PAGE)
             told = timeline(str(row["delivery_id"]), events, calls, arrived)
@@ -92,7 +90,7 @@ class Ops:
     async def withdraw(self, key: str, actor: str, note: str) -> Row:
         """Take back what was asked of a second person."""
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await queries.find_order(connection, key, lock=True)
             await self.actions.check(connection, "withdraw", row)
             reason = because(f"takes back what {row['asked']['by']} asked of a second person", note)
             if not await steering.withdraw(connection, str(row["id"]), actor, reason):
@@ -101,7 +99,7 @@ class Ops:
 
     async def _act(self, action: str, key: str, actor: str, note: str) -> Row:
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await queries.find_order(connection, key, lock=True)
             way = await self.actions.check(connection, action, row)
             agreed = await self.actions.releases.agree(connection, row, way.passing, actor, note)
             if agreed is not None and not await go(connection, action, row, way, actor, agreed):
@@ -111,7 +109,7 @@ class Ops:
     async def hold(self, key: str, actor: str, note: str) -> Row:
         """Stop an open order until a person releases it; while a call runs, as soon as it ends."""
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await queries.find_order(connection, key, lock=True)
             await self.actions.check(connection, "hold", row)
             reason = f"{because(f'held by {actor}', note)}; release lets it go on"
             if not await steering.hold(connection, str(row["id"]), actor, reason):
@@ -121,7 +119,7 @@ class Ops:
     async def refuse(self, key: str, actor: str, note: str, message: str | None = None) -> Row:
         """End an order that is not at the vendor; the platform gets `message` for the person who redeemed it."""
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await queries.find_order(connection, key, lock=True)
             way = await self.actions.check(connection, "refuse", row)
             change = Move(
                 State.SETTLED,
@@ -143,7 +141,7 @@ class Ops:
             NotAllowed: also where the outcome is already known, and is another one.
         """
         async with self._database.transaction() as connection:
-            row = await self._find(connection, key)
+            row = await queries.find_order(connection, key, lock=True)
             await self.actions.check(connection, "close", row)
             if outcome and row["outcome"] not in (None, outcome):
                 raise NotAllowed(f"{named(row)} is {row['outcome']} already; close it without another outcome")
@@ -170,7 +168,7 @@ class Ops:
                 raise NotAllowed(f"{party} is neither paused nor waiting for a probe")
             released, kept = [], {}
             for order_id in await queries.held_for(connection, party):
-                row = await self._find(connection, order_id)
+                row = await queries.find_order(connection, order_id, lock=True)
                 try:
                     way = await self.actions.check(connection, "release", row)
                     said = note or f"{party} resumed"
@@ -294,15 +292,6 @@ class Ops:
     def _check_party(self, party: str, others: Sequence[str] = ()) -> None:
         if party not in self._parties() and party not in others:
             raise NotFound(f"there is no party {party!r}; there is: {', '.join(self._parties()) or 'none'}")
-
-    async def _find(self, connection: AsyncConnection, key: str, *, lock: bool = True) -> Row:
-        rows = await queries.find_orders(connection, key, lock=lock)
-        if not rows:
-            raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
-        if len(rows) > 1:
-            which = ", ".join(f"{row['po_number']} of {row['source']}" for row in rows)
-            raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one: {which}")
-        return rows[0]
 
 
 def shown_order(row: Row) -> Row:

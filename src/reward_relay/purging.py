@@ -13,7 +13,7 @@ from reward_relay.db import plans, purging, queries
 from reward_relay.db.engine import Database
 from reward_relay.db.purging import FIRST, Place
 from reward_relay.db.queries import Row
-from reward_relay.errors import Invalid, KeyMissing, NotAllowed, NotFound
+from reward_relay.errors import Invalid, KeyMissing, NotAllowed
 from reward_relay.intake import Intake
 from reward_relay.personal import Address
 from reward_relay.states import State
@@ -52,12 +52,7 @@ class Purging:
             NotAllowed: several have this id, or it has not ended.
         """
         async with self._database.transaction() as connection:
-            rows = await queries.find_orders(connection, key)
-            if not rows:
-                raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
-            if len(rows) > 1:
-                raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one")
-            (row,) = rows
+            row = await queries.find_order(connection, key)
             if row["state"] != State.CLOSED:
                 raise NotAllowed(f"order {row['po_number']} cannot forget its person: {OPEN.format(row['state'])}")
             others = await purging.without_order(connection, row["source"], row["external_id"])

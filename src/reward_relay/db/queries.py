@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from reward_relay.db import search
 from reward_relay.db.search import as_uuid
 from reward_relay.db.tables import calls, deliveries, order_events, orders
-from reward_relay.errors import Invalid
+from reward_relay.errors import Invalid, NotAllowed, NotFound
 from reward_relay.sealing import Stored
 from reward_relay.states import State
 
@@ -108,6 +108,22 @@ async def find_orders(connection: AsyncConnection, key: str, *, lock: bool = Fal
         if rows := [dict(row) for row in found.mappings()]:
             return rows
     return []
+
+
+async def find_order(connection: AsyncConnection, key: str, *, lock: bool = False) -> Row:
+    """The one order that `find_orders` finds.
+
+    Raises:
+        NotFound: there is none.
+        NotAllowed: there are several with this external id.
+    """
+    rows = await find_orders(connection, key, lock=lock)
+    if not rows:
+        raise NotFound(f"there is no order {key!r}; give its id, PO number or the platform's id")
+    if len(rows) > 1:
+        which = ", ".join(f"{row['po_number']} of {row['source']}" for row in rows)
+        raise NotAllowed(f"several orders have the external id {key!r}; give the PO number of one: {which}")
+    return rows[0]
 
 
 async def history(connection: AsyncConnection, order_id: uuid.UUID) -> tuple[list[Row], list[Row]]:
