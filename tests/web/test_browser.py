@@ -229,7 +229,7 @@ async def test_a_party_is_paused_and_resumed(console: Console) -> None:
         await page.goto(f"{console.address}/parties")
         await card.locator("summary").click()
         await card.get_by_role("button", name="Resume").click()
-        await expect(card.locator(".health")).to_have_text("flows")
+        await expect(card.locator(".health")).to_have_text("coming back")
 
 
 async def test_reconciliation_is_run_and_repaired(console: Console) -> None:
